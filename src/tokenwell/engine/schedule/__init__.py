@@ -1,0 +1,1 @@
+"""Who computes what next. Pure: no torch, no clock, no I/O."""

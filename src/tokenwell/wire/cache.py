@@ -1,0 +1,65 @@
+"""KV cache arithmetic: one place for engine, log, metrics and planner.
+
+The pool is a number of equal pages of `page_bytes`. A group is the set of layers whose tokens cost the same and live
+equally long; a page belongs to one group at a time and holds `page_tokens` tokens of all layers of that group.
+Page 0 is never handed out: padding rows write there.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+NULL_PAGE = 0
+
+
+class KvGroup(msgspec.Struct, frozen=True, array_like=True):
+    """Layers that share one page table."""
+
+    name: str  # "full", "sliding-512", ...
+    layers: tuple[int, ...]  # indices of the layers that own K/V here (sharing layers own nothing)
+    kv_heads: int  # on this rank
+    head_dim: int
+    window: int | None  # sliding window in tokens, the query's own position included; None: full attention
+    bytes_per_token: int  # K and V of all layers of the group, on this rank
+    page_tokens: int  # tokens in one page
+
+
+def pages_for(tokens: int, group: KvGroup) -> int:
+    """Pages that hold `tokens` consecutive tokens from position 0, nothing freed."""
+    return -(-tokens // group.page_tokens)
+
+
+def first_live_page(computed: int, group: KvGroup) -> int:
+    """Index of the first page that a query at position >= `computed` can still see.
+
+    A query at position i of a sliding layer sees keys j with i - window < j <= i.
+    """
+    if group.window is None:
+        return 0
+    return max(0, computed - group.window + 1) // group.page_tokens
+
+
+def peak_pages(tokens: int, step_tokens: int, group: KvGroup) -> int:
+    """The most pages that one sequence of `tokens` tokens ever holds when at most `step_tokens` are computed a step."""
+    whole = pages_for(tokens, group)
+    if group.window is None:
+        return whole
+    # The window behind the chunk plus the chunk; its two ends need not lie on page boundaries.
+    return min(whole, pages_for(group.window - 1 + min(step_tokens, tokens), group) + 1)
+
+
+def sequence_pages(tokens: int, step_tokens: int, groups: tuple[KvGroup, ...]) -> int:
+    """Pages of all groups together that one sequence of `tokens` tokens needs at its peak."""
+    return sum(peak_pages(tokens, step_tokens, group) for group in groups)
+
+
+def longest_sequence(num_pages: int, step_tokens: int, limit: int, groups: tuple[KvGroup, ...]) -> int:
+    """The longest sequence (tokens, at most `limit`) that fits alone into a pool of `num_pages` (page 0 included)."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sequence_pages(middle, step_tokens, groups) <= num_pages - 1:
+            low = middle
+        else:
+            high = middle - 1
+    return low

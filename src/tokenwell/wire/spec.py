@@ -1,0 +1,39 @@
+"""The frozen order that starts an engine: `python -m tokenwell.engine --spec '<json>'` can be repeated by hand."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tokenwell.wire.errors import SettingsError
+
+
+class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything an engine process needs to know. None means: the engine fits it to the machine and says so."""
+
+    checkpoint: str  # folder with config.json and safetensors
+    commands: str  # ZMQ endpoint that the engine pulls ToEngine messages from
+    events: str  # ZMQ endpoint that the engine pushes FromEngine messages to
+    device: str = "auto"  # "auto" | "cpu" | "cuda" | "cuda:1" | "xpu"
+    dtype: str = "auto"  # "auto" | "float32" | "bfloat16" | "float16"
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    kv_cache_gib: float | None = None
+    page_tokens: int = 16  # tokens a page of the most expensive group holds
+    prefix_cache: bool = True
+    threads: int | None = None  # CPU threads for tensor work
+    parent_pid: int | None = None  # the engine leaves when this process is gone
+    log_level: str = "info"
+
+
+def encode_spec(spec: EngineSpec) -> str:
+    """The spec as one JSON line for a command line."""
+    return msgspec.json.encode(spec).decode()
+
+
+def decode_spec(text: str) -> EngineSpec:
+    """Read what `encode_spec` wrote. Raises SettingsError naming the field that is wrong."""
+    try:
+        return msgspec.json.decode(text, type=EngineSpec)
+    except msgspec.MsgspecError as error:
+        raise SettingsError(f"--spec is not an engine spec: {error}") from error
