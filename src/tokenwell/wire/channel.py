@@ -14,8 +14,8 @@ import zmq
 from tokenwell.wire.messages import FromEngine, Message, ToEngine
 
 _encoder = msgspec.msgpack.Encoder()
-_to_engine = msgspec.msgpack.Decoder(ToEngine)
-_from_engine = msgspec.msgpack.Decoder(FromEngine)
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
 
 
 def encode(message: Message) -> bytes:
@@ -37,8 +37,7 @@ class EngineChannel:
     """The engine's blocking end: receives ToEngine, sends FromEngine. Use from one thread only."""
 
     def __init__(self, commands: str, events: str) -> None:
-        self._context = zmq.Context.instance()
-        self._commands: zmq.Socket[bytes] = self._context.socket(zmq.PULL)
+        self._commands: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self._commands.connect(commands)
         self._events = open_events(events)
 

@@ -1,4 +1,4 @@
-"""How a request wants its tokens chosen. Every value here is already validated and resolved; nothing is optional by accident."""
+"""How a request wants its tokens chosen: validated and resolved values, nothing optional by accident."""
 
 from __future__ import annotations
 
