@@ -43,6 +43,7 @@ class Prompt(msgspec.Struct, frozen=True):
 
     text: str
     tokens: list[int]
+    continues: bool = False  # the answer goes on inside the last message instead of starting a new one
 
 
 class ChatError(Exception):

@@ -1,0 +1,1 @@
+"""What differs between kinds of devices. Everything outside this folder is written against `Platform`."""

@@ -22,9 +22,7 @@ class AddRow:
     tokens: list[int]  # everything known: the prompt, then what was generated before a preemption
     prompt_tokens: int  # how many of `tokens` are the prompt
     sampling: Sampling
-    pages: tuple[
-        tuple[int, ...], ...
-    ]  # per group: the page table so far (prefix hit); NULL_PAGE where already out of the window
+    pages: tuple[tuple[int, ...], ...]  # per group: the page table so far (prefix hit); NULL_PAGE where already out of the window
 
 
 @dataclass(frozen=True, slots=True)

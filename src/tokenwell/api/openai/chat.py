@@ -1,0 +1,256 @@
+"""POST /v1/chat/completions: conversations in, messages or chunks out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tokenwell.api.errors import bad_request, translate
+from tokenwell.api.exchange import exchange_of
+from tokenwell.api.openai.conversation import conversation_of
+from tokenwell.api.openai.envelope import DONE, Envelope, encode, usage_of
+from tokenwell.api.openai.intake import check_window, expand, read, stream_response, wants_usage
+from tokenwell.api.openai.logprobs import Json, TokenNames, chat_logprobs, prompt_logprobs
+from tokenwell.api.openai.requests import ChatRequest
+from tokenwell.api.openai.sampling import refuse_unsupported, sampling_of, stop_rules
+from tokenwell.api.sse import while_connected
+from tokenwell.chat.conversation import Prompt
+from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolStart
+from tokenwell.service.gateway import Gateway
+from tokenwell.service.generation import Generation, Piece, Whole
+from tokenwell.service.job import RequestFailed
+
+_decoder = msgspec.json.Decoder(ChatRequest)
+_UNBOUNDED = 2**31 - 1  # "what is left": clamped to the window before the engine sees it
+
+
+class ChatCompletions:
+    """The endpoint."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def create(self, request: Request) -> Response:
+        """Answer one request, streaming or not."""
+        gateway = self._gateway
+        wanted = await read(request, gateway, _decoder)
+        gateway.admit()
+        model = gateway.catalogue.resolve(wanted.model)
+        refuse_unsupported(wanted)
+        conversation = conversation_of(wanted)
+        # In a thread: templates are programs of strangers, and long texts take their time.
+        prompt = await while_connected(request.receive, asyncio.to_thread(gateway.model.render, conversation))
+        generation = self._generation(wanted, prompt)
+        exchange_of(request).generation = generation
+        answer = _Answer(self._gateway, wanted, prompt, generation, model)
+        if wanted.stream:
+            frames = answer.frames(request)
+            return stream_response(request, gateway, generation, answer.envelope, frames, "messages")
+        try:
+            body = await while_connected(request.receive, answer.whole(request))
+        except RequestFailed as error:
+            raise (translate(error, "messages") or error) from error
+        return Response(body, media_type="application/json")
+
+    def _generation(self, wanted: ChatRequest, prompt: Prompt) -> Generation:
+        gateway = self._gateway
+        if not prompt.tokens:
+            raise bad_request("The conversation renders to an empty prompt.", "messages", "invalid_value")
+        if wanted.top_logprobs and not wanted.logprobs:
+            raise bad_request("`top_logprobs` needs `logprobs` to be true.", "top_logprobs", "invalid_value")
+        sampling = sampling_of(
+            wanted,
+            gateway.model,
+            gateway.vocab_size,
+            max_tokens=_max_tokens(wanted),
+            logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
+            prompt_logprobs=wanted.prompt_logprobs,
+        )
+        choices = wanted.n or 1
+        requests = expand([prompt.tokens], sampling, choices)
+        check_window(requests, gateway, "messages")
+        return gateway.generation(
+            requests,
+            choices=choices,
+            noun="messages",
+            prompt=prompt,
+            stop=stop_rules(wanted),
+            skip_special_tokens=wanted.skip_special_tokens is not False,
+            eager=bool(wanted.stream),
+            every_token=bool(wanted.logprobs or wanted.return_token_ids),
+        )
+
+
+class _Answer:
+    """Turns one generation into a message or into chunks."""
+
+    def __init__(self, gateway: Gateway, wanted: ChatRequest, prompt: Prompt, generation: Generation, model: str) -> None:
+        kind = "chat.completion.chunk" if wanted.stream else "chat.completion"
+        self.envelope = Envelope("chatcmpl-", kind, model)
+        self._wanted = wanted
+        self._prompt = prompt
+        self._generation = generation
+        self._choices = wanted.n or 1
+        self._names = TokenNames(gateway.model.tokenizer, bool(wanted.return_tokens_as_token_ids))
+        self._called = [False] * self._choices  # a tool call was opened in this choice
+        self._usage_field, self._continuous = wants_usage(wanted)
+
+    async def whole(self, request: Request) -> bytes:
+        """The complete answer as JSON."""
+        with self._generation as generation:
+            wholes = await generation.collect()
+        exchange_of(request).finish = ",".join(sorted({whole.finish for whole in wholes}))
+        more: Json = {}
+        if self._wanted.return_token_ids:
+            more["prompt_token_ids"] = self._prompt.tokens
+        if self._wanted.prompt_logprobs is not None:
+            more["prompt_logprobs"] = prompt_logprobs(self._prompt.tokens, wholes[0].prompt_logprobs or [], self._names)
+        choices = [self._choice(index, whole) for index, whole in enumerate(wholes)]
+        return self.envelope.whole(choices, generation.usage(), **more)
+
+    async def frames(self, request: Request) -> AsyncGenerator[bytes, None]:
+        """The chunks as they come; b"" after a bare wake-up."""
+        heads = [self.envelope.opening(b'[{"index":%d,"delta":{"content":' % index) for index in range(self._choices)]
+        tail = b'},"logprobs":null,"finish_reason":null}]' + (b',"usage":null}\n\n' if self._usage_field else b"}\n\n")
+        plain = not (self._wanted.logprobs or self._wanted.return_token_ids or self._continuous)
+        finishes: set[str] = set()
+        with self._generation as generation:
+            yield self._first_chunks()
+            while not generation.done:
+                out: list[bytes] = []
+                for piece in await generation.next():
+                    events = piece.events
+                    if plain and len(events) == 1 and type(event := events[0]) is Content:
+                        out.append(heads[piece.index] + encode(event.text) + tail)
+                    elif events or piece.tokens:
+                        out.append(self._delta_chunk(piece))
+                    if piece.finish is not None:
+                        out.append(self._finish_chunk(piece))
+                        finishes.add(piece.finish)
+                yield b"".join(out)
+            exchange_of(request).finish = ",".join(sorted(finishes))
+            yield self.envelope.chunk([], usage=usage_of(generation.usage())) + DONE
+
+    def _first_chunks(self) -> bytes:
+        """The role of every choice, and what the client wants repeated."""
+        delta: Json = {"role": "assistant", "content": self._echoed()}
+        choices = [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for index in range(self._choices)]
+        more: Json = {}
+        if self._wanted.return_token_ids:
+            more["prompt_token_ids"] = self._prompt.tokens
+            choices = [{**choice, "prompt_token_ids": self._prompt.tokens} for choice in choices]
+        return b"".join(self.envelope.chunk([choice], **more, **self._usage()) for choice in choices)
+
+    def _delta_chunk(self, piece: Piece) -> bytes:
+        delta: Json = {}
+        for event in piece.events:
+            _merge(delta, _delta(event))
+            self._called[piece.index] |= isinstance(event, ToolStart)
+        choice: Json = {
+            "index": piece.index,
+            "delta": delta or {"content": ""},
+            "logprobs": self._logprobs(piece),
+            "finish_reason": None,
+        }
+        if self._wanted.return_token_ids:
+            choice["token_ids"] = piece.tokens
+        return self.envelope.chunk([choice], **self._usage())
+
+    def _finish_chunk(self, piece: Piece) -> bytes:
+        choice = {
+            "index": piece.index,
+            "delta": {},
+            "logprobs": None,
+            "finish_reason": "tool_calls" if self._called[piece.index] and piece.finish == "stop" else piece.finish,
+            "stop_reason": piece.stop_reason,
+        }
+        return self.envelope.chunk([choice], **self._usage())
+
+    def _choice(self, index: int, whole: Whole) -> Json:
+        message = _message(whole.events)
+        if message["content"] is not None:
+            message["content"] = self._echoed() + message["content"]
+        called = "tool_calls" in message and whole.finish == "stop"
+        choice: Json = {
+            "index": index,
+            "message": message,
+            "logprobs": self._logprobs(whole),
+            "finish_reason": "tool_calls" if called else whole.finish,
+            "stop_reason": whole.stop_reason,
+        }
+        if self._wanted.return_token_ids:
+            choice |= {"prompt_token_ids": self._prompt.tokens, "token_ids": whole.tokens}
+        return choice
+
+    def _logprobs(self, part: Piece | Whole) -> Json | None:
+        if not self._wanted.logprobs:
+            return None
+        content = chat_logprobs(part.tokens, part.logprobs or [], self._wanted.top_logprobs or 0, self._names)
+        return {"content": content, "refusal": None}
+
+    def _usage(self) -> Json:
+        if self._continuous:
+            return {"usage": usage_of(self._generation.usage())}
+        return {"usage": None} if self._usage_field else {}
+
+    def _echoed(self) -> str:
+        """The message that is being continued, when the client wants it repeated in front of the answer."""
+        if not (self._wanted.echo and self._wanted.continue_final_message):
+            return ""
+        content = self._wanted.messages[-1].content
+        return content if isinstance(content, str) else "\n".join(part.text or "" for part in content or ())
+
+
+def _max_tokens(wanted: ChatRequest) -> int:
+    """The newer name wins. Absent: what the window leaves."""
+    name = "max_tokens" if wanted.max_completion_tokens is None else "max_completion_tokens"
+    given: int | None = getattr(wanted, name)
+    if given == 0:
+        raise bad_request(f"`{name}` must be at least 1.", name, "invalid_value")
+    return _UNBOUNDED if given is None else min(given, _UNBOUNDED)
+
+
+def _delta(event: Event) -> Json:
+    """What one event adds to a chunk's delta."""
+    if isinstance(event, Content):
+        return {"content": event.text}
+    if isinstance(event, Reasoning):  # clients read one name or the other
+        return {"reasoning_content": event.text, "reasoning": event.text}
+    if isinstance(event, ToolStart):
+        function = {"name": event.name, "arguments": ""}
+        return {"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}
+    if isinstance(event, ToolArguments):
+        return {"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}
+    return {}  # the end of a call is not told
+
+
+def _merge(delta: Json, more: Json) -> None:
+    """Append the texts and lists of `more`."""
+    for name, value in more.items():
+        delta[name] = delta[name] + value if name in delta else value
+
+
+def _message(events: Sequence[Event]) -> Json:
+    """The whole message that the events make."""
+    message: Json = {"role": "assistant", "content": None, "refusal": None}
+    reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
+    content = "".join(event.text for event in events if isinstance(event, Content))
+    calls: dict[int, Json] = {}
+    for event in events:
+        if isinstance(event, ToolStart):
+            function: dict[str, Any] = {"name": event.name, "arguments": ""}
+            calls[event.index] = {"id": event.id, "type": "function", "function": function}
+        elif isinstance(event, ToolArguments):
+            calls[event.index]["function"]["arguments"] += event.text
+    if content or not calls:
+        message["content"] = content
+    if reasoning:
+        message |= {"reasoning_content": reasoning, "reasoning": reasoning}
+    if calls:
+        message["tool_calls"] = list(calls.values())
+    return message

@@ -1,0 +1,214 @@
+"""The gateway process from start to end: chat model, supervisor, uvicorn, ready message, signals, drain.
+
+Puts the parts together; knows nothing of what they do inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from tokenwell.api.app import build
+from tokenwell.api.auth import keys_for
+from tokenwell.chat.model import ChatModel
+from tokenwell.config.settings import Settings
+from tokenwell.service.catalogue import Catalogue
+from tokenwell.service.gateway import Gateway
+from tokenwell.service.supervisor import Supervisor
+from tokenwell.telemetry.log import set_up
+from tokenwell.telemetry.metrics import Metrics
+from tokenwell.wire.cache import sequence_pages
+from tokenwell.wire.errors import SettingsError
+from tokenwell.wire.messages import Choice, Ready
+from tokenwell.wire.spec import EngineSpec
+
+NATIVE_ENGINE = (sys.executable, "-m", "tokenwell.engine")
+_LAST_WORDS_S = 2  # how long connections may take to end once their requests have
+
+_log = logging.getLogger("tokenwell.server")
+
+
+def serve(settings: Settings, engine_command: Sequence[str] = NATIVE_ENGINE) -> int:
+    """Serve until a signal says otherwise. Returns the exit status.
+
+    Raises SettingsError without a checkpoint folder or when the address cannot be bound, CheckpointError when the
+    checkpoint's chat side cannot be used.
+    """
+    set_up(settings.log.level, settings.log.json)
+    return uvloop.run(_serve(settings, engine_command))
+
+
+async def _serve(settings: Settings, engine_command: Sequence[str]) -> int:
+    folder = _folder(settings)
+    override = settings.model.chat_template
+    listener = _bind(settings.server.host, settings.server.port)
+    with listener:
+        model = ChatModel.load(
+            folder, chat_template=None if override is None else Path(override), chat_format=settings.model.chat_format
+        )
+        catalogue = Catalogue(folder, settings.model.name)
+        keys, generated_key = keys_for(settings.server.host, settings.server.api_key)
+        url = _url(settings.server.host, listener.getsockname()[1])
+
+        def greet(ready: Ready) -> None:
+            print(ready_message(ready, url, catalogue, generated_key, model.choices), flush=True)
+
+        supervisor = Supervisor(
+            engine_command,
+            engine_spec(settings, folder),
+            heartbeat_timeout_s=settings.engine.heartbeat_timeout_s,
+            step_timeout_s=settings.engine.step_timeout_s,
+            on_ready=greet,
+        )
+        gateway = Gateway(settings, model, catalogue, supervisor, Metrics())
+        supervisor.start()
+        try:
+            await _listen(gateway, keys, listener)
+        finally:
+            await supervisor.stop()
+    return 0
+
+
+async def _listen(gateway: Gateway, keys: list[str], listener: socket.socket) -> None:
+    """Answer HTTP until the first signal; then drain. A second signal ends everything at once."""
+    server = _Server(
+        uvicorn.Config(
+            build(gateway, keys),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_LAST_WORDS_S,
+        )
+    )
+    leaving: list[asyncio.Task[None]] = []
+
+    async def leave() -> None:
+        drain_s = gateway.settings.server.drain_s
+        _log.info("draining: up to %g s for %d running requests", drain_s, gateway.supervisor.open_jobs)
+        if not await gateway.drain(drain_s):
+            _log.warning("%d requests were still running after %g s and are ended", gateway.supervisor.open_jobs, drain_s)
+        await gateway.supervisor.stop()
+        server.should_exit = True
+
+    def on_signal() -> None:
+        if leaving:
+            _log.warning("second signal: leaving at once")
+            server.should_exit = server.force_exit = True
+        else:
+            leaving.append(asyncio.create_task(leave()))
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for task in leaving:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: draining comes before its shutdown."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def engine_spec(settings: Settings, folder: Path) -> EngineSpec:
+    """What the engine is told; the supervisor adds the endpoints."""
+    engine = settings.engine
+    return EngineSpec(
+        checkpoint=str(folder),
+        commands="",
+        events="",
+        device=engine.device,
+        dtype=engine.dtype,
+        max_model_len=engine.max_model_len,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        kv_cache_gib=engine.kv_cache_gib,
+        page_tokens=engine.page_tokens,
+        prefix_cache=engine.prefix_cache,
+        threads=engine.threads,
+        parent_pid=os.getpid(),
+        log_level=settings.log.level,
+    )
+
+
+def ready_message(ready: Ready, url: str, catalogue: Catalogue, generated_key: str | None, chat_choices: Sequence[Choice]) -> str:
+    """What a person wants to know once the first request can be answered."""
+    lines = [
+        f"Tokenwell is ready at {url}/v1",
+        f"  model     {', '.join(catalogue.names)} ({ready.architecture}, {ready.dtype} on {ready.device},"
+        f" loaded in {ready.load_seconds:.1f} s)",
+        f"  window    {ready.max_model_len} tokens, prompt and answer together",
+        f"  capacity  {capacity(ready)}",
+    ]
+    if generated_key is not None:
+        lines.append(
+            f"  API key   {generated_key} (generated: this address is reachable from outside; set your own with --api-key)"
+        )
+    lines += [f"  {choice.what}: {choice.chosen} ({choice.reason})" for choice in (*ready.choices, *chat_choices)]
+    return "\n".join(lines)
+
+
+def capacity(ready: Ready) -> str:
+    """How many sessions of which length the KV cache holds at once, counted per layer group, as in `3 sessions x 32768 tokens`."""
+    parts = []
+    tokens = ready.max_model_len
+    while tokens >= 1:
+        pages = sequence_pages(tokens, ready.max_num_batched_tokens, ready.groups)
+        sessions = min(ready.max_num_seqs, (ready.num_pages - 1) // pages if pages else ready.max_num_seqs)
+        parts.append(f"{sessions} session{'s' if sessions != 1 else ''} x {tokens} tokens")
+        if sessions >= ready.max_num_seqs or len(parts) == 3:
+            break
+        tokens //= 4
+    return " or ".join(parts)
+
+
+def _folder(settings: Settings) -> Path:
+    if settings.model.path is None:
+        raise SettingsError("model.path is not set: name the checkpoint folder to serve")
+    folder = Path(settings.model.path)
+    if not folder.is_dir():
+        raise SettingsError(f"model.path: there is no folder {folder}")
+    return folder
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket's address, taken before the model is loaded. Raises SettingsError when it is not to be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsError(f"server.host: {host!r} is no address of this machine: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port") from error
+    listener.set_inheritable(False)
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"

@@ -1,0 +1,72 @@
+"""Health, version, metrics and the front page: what probes and people ask, in no dialect."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+import tokenwell
+from tokenwell.service.gateway import Gateway
+from tokenwell.telemetry.metrics import CONTENT_TYPE, EngineNumbers
+
+
+class Status:
+    """The endpoints. `offered` is the front page's list of routes."""
+
+    def __init__(self, gateway: Gateway, offered: list[str]) -> None:
+        self._gateway = gateway
+        self._offered = offered
+        gateway.metrics.watch_engine(self._numbers)
+
+    async def root(self, request: Request) -> Response:
+        """The front page."""
+        return _json({"service": "tokenwell", "version": tokenwell.__version__, "routes": self._offered})
+
+    async def health(self, request: Request) -> Response:
+        """200 only when a request would be computed now; else 503 with the state and the reason."""
+        health = self._gateway.health()
+        answer = {
+            "status": health.state,
+            "reason": health.reason,
+            "model": self._gateway.catalogue.name,
+            "heartbeat_age_s": health.heartbeat_age_s,
+            "engine_restarts": health.restarts,
+        }
+        return _json(answer, 200 if health.healthy else 503)
+
+    async def version(self, request: Request) -> Response:
+        """The version of this service."""
+        return _json({"version": tokenwell.__version__})
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        return Response(self._gateway.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    def _numbers(self) -> EngineNumbers:
+        supervisor = self._gateway.supervisor
+        stats = supervisor.stats()
+        free = max(0, stats.pages_total - stats.pages_active - stats.pages_cached)
+        return EngineNumbers(
+            gauges={
+                "requests_running": stats.running,
+                "requests_waiting": max(stats.waiting, supervisor.open_sequences - stats.running),
+                "kv_usage_ratio": stats.pages_active / stats.pages_total if stats.pages_total else 0.0,
+                "engine_up": float(supervisor.health().healthy),
+                "step_seconds": stats.step_ms / 1000,
+                "step_host_seconds": stats.host_ms / 1000,
+            },
+            counters={
+                "prompt_tokens": stats.prompt_tokens,
+                "generation_tokens": stats.generated_tokens,
+                "cached_prompt_tokens": stats.cached_tokens,
+                "preemptions": stats.preemptions,
+                "engine_steps": stats.steps,
+                "engine_restarts": supervisor.restarts,
+            },
+            kv_pages={"active": stats.pages_active, "cached": stats.pages_cached, "free": free},
+        )
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

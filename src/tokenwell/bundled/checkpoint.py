@@ -1,0 +1,91 @@
+"""Puts the bundled checkpoint into the cache folder, once: an ordinary Hugging Face folder that every tool can load.
+
+The folder appears under its name when it is complete, and is made anew when a file is missing or differs from what was
+written. Knows nothing of what the files mean to a model.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tokenwell.wire.errors import CheckpointError
+
+NAME = "tokenwell-tiny"
+VERSION = 1  # raise it whenever a byte of any file changes: a running server may still read the old folder
+_MANIFEST = "manifest.json"
+
+
+def bundled_checkpoint(cache: Path) -> Path:
+    """The bundled checkpoint's folder below `cache`, built first if it is not there or is damaged (about a second).
+
+    Raises CheckpointError when the cache folder cannot be written.
+    """
+    home = cache / "bundled" / str(VERSION)
+    folder = home / NAME
+    if _intact(folder):
+        return folder
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home):
+            if not _intact(folder):  # another process may have built it while this one waited
+                _replace(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"the bundled checkpoint cannot be written to {folder}: {error.strerror or error}; "
+            "free or unlock that place, set XDG_CACHE_HOME to another one, or name a checkpoint folder to serve"
+        ) from error
+    return folder
+
+
+def _replace(folder: Path) -> None:
+    """Build the folder beside its place and move it there; what was there before is removed."""
+    from tokenwell.bundled.content import as_json, files  # here, because only a first start needs numpy and the 0.5 s
+
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        content = files()
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+        for name, data in {**content, _MANIFEST: as_json({"version": VERSION, "sha256": digests})}.items():
+            _write(building / name, data)
+        building.chmod(0o755)
+        if os.path.lexists(folder):
+            folder.rename(Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent)) / NAME)
+        building.rename(folder)
+    finally:
+        for left_over in folder.parent.glob(".*-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # otherwise a power cut could leave a complete folder of empty files
+
+
+def _intact(folder: Path) -> bool:
+    """True when every file is there and holds what was written."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        digests = manifest["sha256"]
+        return manifest["version"] == VERSION and all(
+            hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest for name, digest in digests.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel gives back also when this process dies."""
+    with (home / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

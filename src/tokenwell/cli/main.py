@@ -1,0 +1,122 @@
+"""The `tokenwell` command: parses the command line and calls what does the work. Everything slow is imported by its command.
+
+Exit codes: 0, 1 (it failed), 2 (the command line or a setting is wrong).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tokenwell import __version__
+from tokenwell.cli import options
+from tokenwell.wire.errors import SettingsError, TokenwellError
+
+
+def _plain_app(about: str) -> typer.Typer:
+    """A group of commands with plain text for help and errors: boxes and colours break in logs and pipes."""
+    return typer.Typer(
+        help=about, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+
+
+app = _plain_app("A private, fast token service for agents on the cards you own.")
+config_app = _plain_app("The settings and where they come from.")
+app.add_typer(config_app, name="config")
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    model: options.Model = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    api_key: options.ApiKey = None,
+    served_model_name: options.Name = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    kv_cache_gib: options.KvCacheGib = None,
+    page_tokens: options.PageTokens = None,
+    no_prefix_cache: options.NoPrefixCache = False,
+    threads: options.Threads = None,
+    chat_template: options.ChatTemplate = None,
+    chat_format: options.ChatFormat = None,
+    log_level: options.LogLevel = None,
+    config: options.Config = None,
+) -> None:
+    """Serve a model to OpenAI clients until interrupted."""
+    from tokenwell.cli.model import with_model
+
+    settings = with_model(options.load_with_flags(context))
+    from tokenwell.service.run import serve as run_service  # after the settings are known to be good: it takes longest
+
+    raise typer.Exit(run_service(settings))
+
+
+@config_app.command()
+def show(
+    context: typer.Context,
+    model: options.Model = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    api_key: options.ApiKey = None,
+    served_model_name: options.Name = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    kv_cache_gib: options.KvCacheGib = None,
+    page_tokens: options.PageTokens = None,
+    no_prefix_cache: options.NoPrefixCache = False,
+    threads: options.Threads = None,
+    chat_template: options.ChatTemplate = None,
+    chat_format: options.ChatFormat = None,
+    log_level: options.LogLevel = None,
+    config: options.Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
+) -> None:
+    """Print every setting with its value and where it was set; takes the flags of `serve`."""
+    from tokenwell.cli import listing
+
+    loaded = options.load_with_flags(context)
+    print(listing.as_json(loaded) if as_json else listing.as_toml(loaded))
+
+
+def _version(wanted: bool = True) -> None:
+    if wanted:
+        print(f"tokenwell {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    _version()
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", show_default=False, is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """A private, fast token service for agents on the cards you own."""
+
+
+def main() -> int:
+    """Run the command line of this process: its own errors become one message on stderr and an exit code.
+
+    What is wrong with the command line itself is told by typer, which ends the process with code 2.
+    """
+    try:
+        app(prog_name="tokenwell")
+    except TokenwellError as error:
+        print(f"tokenwell: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    return 0

@@ -1,0 +1,54 @@
+"""From MODEL to a checkpoint folder that is there, or to a message that says how to get one. Reads no checkpoint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from tokenwell.config.load import Loaded, cache_folder
+from tokenwell.config.settings import Settings
+from tokenwell.wire.errors import SettingsError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def with_model(loaded: Loaded) -> Settings:
+    """The settings with a checkpoint folder in `model.path`; without MODEL the bundled one, built when it is missing.
+
+    Raises SettingsError when what was named is no checkpoint folder, CheckpointError when the bundled one cannot be built.
+    """
+    path = loaded.settings.model.path
+    folder = _bundled() if path is None else _checked(path, loaded.origin("model.path"))
+    template = loaded.settings.model.chat_template
+    if template is not None and not Path(template).is_file():
+        origin = loaded.origin("model.chat_template")
+        raise SettingsError(f"there is no chat template file {template} (set by {origin}): check the path")
+    return msgspec.structs.replace(loaded.settings, model=msgspec.structs.replace(loaded.settings.model, path=str(folder)))
+
+
+def _bundled() -> Path:
+    from tokenwell.bundled.checkpoint import bundled_checkpoint  # here, because nobody else needs it
+
+    return bundled_checkpoint(cache_folder())
+
+
+def _checked(path: str, origin: str) -> Path:
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise SettingsError(f"{folder.absolute()} (set by {origin}) is no checkpoint folder: it has no config.json")
+        return folder
+    if folder.exists():
+        raise SettingsError(
+            f"{folder.absolute()} (set by {origin}) is a file; a model is a folder with config.json, tokenizer.json and "
+            "*.safetensors (single files such as GGUF cannot be served yet)"
+        )
+    if _HUB_ID.fullmatch(path):
+        local = path.rsplit("/", 1)[1]
+        raise SettingsError(
+            f"there is no folder {folder.absolute()} (set by {origin}), and models are not downloaded yet. If {path} is a model "
+            f'on the Hugging Face Hub, get its folder with "hf download {path} --local-dir {local}" and name that folder'
+        )
+    raise SettingsError(f"there is no checkpoint folder {folder.absolute()} (set by {origin}): check the path")

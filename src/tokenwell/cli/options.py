@@ -1,0 +1,87 @@
+"""The flags that set settings, declared once for every command that takes them.
+
+Values stay text here: `config.load` reads and checks them like every other source's, so one rule gives one message.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenwell.config.load import FLAGS, Loaded, load
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint folder as on the Hugging Face Hub; without it a tiny bundled one is served."
+    ),
+]
+Host = Annotated[
+    str | None,
+    typer.Option("--host", metavar="HOST", help="Address to listen on [127.0.0.1]. Any other than loopback requires an API key."),
+]
+Port = Annotated[str | None, typer.Option("--port", metavar="PORT", help="Port to listen on [8000]; 0 takes a free one.")]
+ApiKey = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        help="A key that clients may use; repeat it for several. "
+        "Other users of this machine can see flags: prefer TOKENWELL_SERVER_API_KEY.",
+    ),
+]
+Name = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--served-model-name", "--name", metavar="NAME", help="Name that clients use [the folder's]; repeat it for several."
+    ),
+]
+ChatTemplate = Annotated[
+    str | None, typer.Option("--chat-template", metavar="FILE", help="Jinja template that replaces the checkpoint's.")
+]
+ChatFormat = Annotated[
+    str | None, typer.Option("--chat-format", metavar="NAME", help="How the model writes reasoning and tool calls [auto].")
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N, xpu or xpu:N [auto].")]
+Dtype = Annotated[str | None, typer.Option("--dtype", metavar="DTYPE", help="auto, float32, bfloat16 or float16 [auto].")]
+MaxModelLen = Annotated[
+    str | None,
+    typer.Option("--max-model-len", metavar="TOKENS", help="Window of a request, prompt and answer together [what fits]."),
+]
+MaxNumSeqs = Annotated[
+    str | None, typer.Option("--max-num-seqs", metavar="N", help="Requests that are computed at the same time [what fits].")
+]
+MaxNumBatchedTokens = Annotated[
+    str | None,
+    typer.Option("--max-num-batched-tokens", metavar="TOKENS", help="Tokens that one engine step computes at most [what suits]."),
+]
+KvCacheGib = Annotated[
+    str | None, typer.Option("--kv-cache-gib", metavar="GIB", help="Memory for keys and values [from the free memory].")
+]
+Threads = Annotated[str | None, typer.Option("--threads", metavar="N", help="CPU threads for arithmetic [physical cores].")]
+PageTokens = Annotated[
+    str | None, typer.Option("--page-tokens", metavar="TOKENS", help="Tokens that one KV cache page holds [16].")
+]
+NoPrefixCache = Annotated[
+    bool, typer.Option("--no-prefix-cache", help="Compute every prompt from its beginning.", show_default=False)
+]
+LogLevel = Annotated[str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error [info].")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Settings file [./tokenwell.toml, else tokenwell/tokenwell.toml below ~/.config]."
+    ),
+]
+
+# Parameter of a command -> the setting that it sets.
+_SETTINGS = {flag.lstrip("-").replace("-", "_").lower(): key for key, flag in FLAGS.items()}
+
+
+def load_with_flags(context: typer.Context) -> Loaded:
+    """Settings from all sources, with the flags that this command was given. Raises SettingsError."""
+    given = {name: value for name, value in context.params.items() if value not in (None, [], (), False)}
+    config = given.pop("config", None)
+    flags = {_SETTINGS[name]: False if name.startswith("no_") else value for name, value in given.items() if name in _SETTINGS}
+    return load(flags, config)

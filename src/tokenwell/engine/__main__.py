@@ -1,0 +1,63 @@
+"""`python -m tokenwell.engine --spec '<json>'`: one engine process, started by the gateway or by hand."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from tokenwell.engine.pulse import Pulse
+from tokenwell.wire.channel import EngineChannel
+from tokenwell.wire.errors import SettingsError, TokenwellError
+from tokenwell.wire.messages import Fatal
+from tokenwell.wire.spec import EngineSpec, decode_spec
+
+log = logging.getLogger("tokenwell.engine")
+
+
+def main() -> int:
+    """Load, report Ready, serve. The exit status is 0 only after a Shutdown."""
+    parser = argparse.ArgumentParser(prog="python -m tokenwell.engine", description="A Tokenwell engine process.")
+    parser.add_argument("--spec", required=True, help="an EngineSpec as JSON")
+    try:
+        spec = decode_spec(parser.parse_args().spec)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=spec.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    channel = EngineChannel(spec.commands, spec.events)
+    try:
+        _serve(spec, channel)
+    except TokenwellError as error:
+        log.error("%s", error)
+        channel.send(Fatal(str(error), retry=False))
+        return 1
+    except Exception as error:
+        log.exception("the engine ends itself")
+        channel.send(Fatal(f"{type(error).__name__}: {error}", retry=True))
+        return 1
+    finally:
+        channel.close()
+    return 0
+
+
+def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
+    # The pulse starts before torch is imported: loading takes seconds, and silence would look like death.
+    pulse = Pulse(spec.events, spec.parent_pid)
+    from tokenwell.engine.load import load, scheduler_for, warm_up
+    from tokenwell.engine.loop import Loop
+
+    loaded = load(spec)
+    for note in loaded.notes:
+        log.info("%s", note)
+    for choice in loaded.ready.choices:
+        log.info("%s: %s (%s)", choice.what, choice.chosen, choice.reason)
+    warm_up(loaded)
+    channel.send(loaded.ready)
+    pulse.stage = "serving"
+    loop = Loop(channel, scheduler_for(loaded.ready, spec.prefix_cache), loaded.worker, loaded.ready.vocab_size, pulse)
+    loop.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

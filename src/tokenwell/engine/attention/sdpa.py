@@ -1,0 +1,178 @@
+"""Attention through torch's fused scaled_dot_product_attention on gathered pages.
+
+Rows that decode are gathered together, in buckets of similar length so that a long row does not pad the short ones; the
+queries that share a key head are packed as if they were several positions, so each key is read once. Rows that prefill
+are done one by one. Sinks use the log-sum-exp that the CPU kernel returns: out * 1 / (1 + exp(sink - lse)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+
+from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
+from tokenwell.engine.run.batch import Batch, GroupBatch, Span
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """Rows [first, last) of the batch, one query each."""
+
+    first: int
+    last: int
+    pages: torch.Tensor  # [rows * width] page ids
+    width: int  # pages a row
+    mask: torch.Tensor | None  # [rows, 1, 1, width * page_tokens] added to the scores; None: everything is seen
+    skip: int  # keys before the first visible one (single rows only)
+    keys: int  # visible keys (single rows only)
+
+
+@dataclass(frozen=True)
+class _Prefill:
+    """One row with several queries."""
+
+    offset: int
+    count: int
+    pages: torch.Tensor  # [pages]
+    keys: int  # keys from the first gathered page up to the last position
+    causal: bool  # queries and keys start at the same position and nothing is behind a window
+    mask: torch.Tensor | None  # [count, keys] bool, True where seen
+
+
+class SdpaAttention:
+    """torch.nn.functional.scaled_dot_product_attention."""
+
+    name = "sdpa"
+
+    def reason_not(self, spec: AttentionSpec, device: torch.device) -> str | None:
+        if spec.softcap is not None:
+            return "it cannot cap scores"
+        if spec.sinks and device.type != "cpu":
+            return "sinks need the log-sum-exp, which only torch's CPU kernel hands out"
+        return None
+
+    def attend(
+        self, spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, batch: Batch, group: int, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
+        key = (self.name, group, spec.window)
+        work = batch.scratch.get(key)
+        if work is None:
+            work = batch.scratch[key] = _prepare(spec, batch.spans, batch.groups[group], q.dtype)
+        out = torch.empty_like(q)
+        for piece in work:
+            if isinstance(piece, _Decode):
+                _decode(spec, piece, q, cache, sinks, out)
+            else:
+                _prefill(spec, piece, q, cache, sinks, out)
+        return out
+
+
+def _prepare(spec: AttentionSpec, spans: tuple[Span, ...], group: GroupBatch, dtype: torch.dtype) -> list[_Decode | _Prefill]:
+    """What to gather and mask; the same for all layers of a group, so it is made once a step."""
+    singles = sum(span.count == 1 for span in spans)  # the batch puts them first, shortest first
+    work: list[_Decode | _Prefill] = []
+    first = 0
+    while first < singles:
+        last = first + 1
+        # Twice the shortest is the most padding that a bucket accepts.
+        while last < singles and _keys(spec, spans[last]) <= 2 * _keys(spec, spans[first]) + 64:
+            last += 1
+        work.append(_bucket(spec, spans, first, last, group, dtype))
+        first = last
+    work += [_long(spec, spans[row], row, group) for row in range(singles, len(spans))]
+    return work
+
+
+def _keys(spec: AttentionSpec, span: Span) -> int:
+    return span.length if spec.window is None else min(span.length, spec.window)
+
+
+def _bucket(
+    spec: AttentionSpec, spans: tuple[Span, ...], first: int, last: int, group: GroupBatch, dtype: torch.dtype
+) -> _Decode:
+    size = group.page_tokens
+    device = group.table.device
+    lengths = [span.length for span in spans[first:last]]
+    oldest = [length - _keys(spec, span) for length, span in zip(lengths, spans[first:last], strict=True)]
+    start = [key // size for key in oldest]
+    width = max(-(-length // size) - page for length, page in zip(lengths, start, strict=True))
+    if last - first == 1:
+        pages = group.table[first, start[0] : start[0] + width]
+        skip = oldest[0] - start[0] * size
+        return _Decode(first, last, pages, width, None, skip, lengths[0] - oldest[0])
+    start_at = torch.tensor(start, device=device)[:, None]
+    column = (start_at + torch.arange(width, device=device)).clamp_(max=group.table.shape[1] - 1)
+    pages = group.table[first:last].gather(1, column)
+    key_at = start_at * size + torch.arange(width * size, device=device)
+    length_at = torch.tensor(lengths, device=device)[:, None]
+    hidden = (key_at >= length_at) | (key_at < torch.tensor(oldest, device=device)[:, None])
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+    return _Decode(first, last, pages.flatten(), width, mask[:, None, None, :], 0, 0)
+
+
+def _long(spec: AttentionSpec, span: Span, row: int, group: GroupBatch) -> _Prefill:
+    size = group.page_tokens
+    first = 0 if spec.window is None else max(0, span.start - spec.window + 1) // size
+    pages = group.table[row, first : -(-span.length // size)]
+    keys = span.length - first * size
+    if span.start == 0 and (spec.window is None or span.count <= spec.window):
+        return _Prefill(span.offset, span.count, pages, keys, True, None)
+    query_at = torch.arange(span.start, span.length, device=pages.device)[:, None]
+    key_at = torch.arange(first * size, span.length, device=pages.device)[None, :]
+    seen = key_at <= query_at
+    if spec.window is not None:
+        seen &= key_at > query_at - spec.window
+    return _Prefill(span.offset, span.count, pages, keys, False, seen)
+
+
+def _decode(
+    spec: AttentionSpec, piece: _Decode, q: torch.Tensor, cache: LayerCache, sinks: torch.Tensor | None, out: torch.Tensor
+) -> None:
+    rows = piece.last - piece.first
+    query = q[piece.first : piece.last].unflatten(1, (spec.kv_heads, -1))  # [rows, kv heads, queries a kv head, head_dim]
+    k = cache.k.index_select(0, piece.pages).view(rows, -1, spec.kv_heads, spec.head_dim)
+    v = cache.v.index_select(0, piece.pages).view(rows, -1, spec.kv_heads, spec.head_dim)
+    if piece.mask is None:
+        k, v = k[:, piece.skip : piece.skip + piece.keys], v[:, piece.skip : piece.skip + piece.keys]
+    k, v = k.transpose(1, 2), v.transpose(1, 2)  # [rows, kv heads, keys, head_dim]
+    if sinks is None:
+        mixed = functional.scaled_dot_product_attention(query, k, v, attn_mask=piece.mask, scale=spec.scale)
+    else:
+        mixed, total = _with_total(query, k, v, False, piece.mask, spec.scale)
+        mixed = _sink(mixed, total, sinks.view(1, spec.kv_heads, -1))
+    out[piece.first : piece.last] = mixed.flatten(1, 2)
+
+
+def _prefill(
+    spec: AttentionSpec, piece: _Prefill, q: torch.Tensor, cache: LayerCache, sinks: torch.Tensor | None, out: torch.Tensor
+) -> None:
+    rows = slice(piece.offset, piece.offset + piece.count)
+    query = q[rows].transpose(0, 1)[None]  # [1, heads, queries, head_dim]
+    k = cache.k.index_select(0, piece.pages).flatten(0, 1)[: piece.keys].transpose(0, 1)[None]
+    v = cache.v.index_select(0, piece.pages).flatten(0, 1)[: piece.keys].transpose(0, 1)[None]
+    mask = None if piece.mask is None else piece.mask[None, None]
+    if sinks is None:
+        mixed = functional.scaled_dot_product_attention(
+            query, k, v, attn_mask=mask, is_causal=piece.causal, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads
+        )
+    else:
+        mixed, total = _with_total(query, k, v, piece.causal, mask, spec.scale)
+        mixed = _sink(mixed, total, sinks.view(1, -1, 1))
+    out[rows] = mixed[0].transpose(0, 1)
+
+
+def _with_total(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, mask: torch.Tensor | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention and the log-sum-exp of each query's scores [rows, heads, queries], float32."""
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    mixed, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask, scale=scale)
+    return mixed, total
+
+
+def _sink(mixed: torch.Tensor, total: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
+    """Enlarge the softmax denominator by exp(sink), after the fact."""
+    return mixed * torch.sigmoid(total - sinks.to(torch.float32))[..., None].to(mixed.dtype)

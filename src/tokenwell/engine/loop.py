@@ -1,0 +1,87 @@
+"""The engine's main loop: messages in, one step, messages out. Owns the scheduler and the worker; knows no HTTP.
+
+Any exception in a step ends the process: the gateway ends the streams, starts a new engine and replays what had sent
+nothing yet. A request that cannot be served is answered, never dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from tokenwell.engine.pulse import Pulse
+from tokenwell.engine.run.worker import Worker
+from tokenwell.engine.schedule.scheduler import Scheduler
+from tokenwell.wire.channel import EngineChannel
+from tokenwell.wire.errors import RequestError
+from tokenwell.wire.messages import Abort, Generate, Output, Outputs, Shutdown, ToEngine
+
+_IDLE_MS = 1000  # how long an idle loop waits for a message before it looks around
+
+
+class Loop:
+    """Runs until told to leave."""
+
+    def __init__(self, channel: EngineChannel, scheduler: Scheduler, worker: Worker, vocabulary: int, pulse: Pulse) -> None:
+        self._channel = channel
+        self._scheduler = scheduler
+        self._worker = worker
+        self._vocabulary = vocabulary
+        self._pulse = pulse
+        self._step_ms = 0.0
+        self._host_ms = 0.0
+
+    def run(self) -> None:
+        """Serve until a Shutdown message."""
+        idle = True
+        while True:
+            began = time.perf_counter()
+            messages = list(self._channel.receive(_IDLE_MS if idle else 0))
+            if idle:
+                began = time.perf_counter()  # waiting is not work
+            if any(isinstance(message, Shutdown) for message in messages):
+                return
+            outputs = self._take(messages)
+            plan = self._scheduler.schedule()
+            if plan is None:
+                if messages:
+                    self._send(outputs)
+                if not idle:
+                    self._scheduler.check()
+                idle = True
+                continue
+            idle = False
+            self._pulse.step_started = time.monotonic()
+            ran = time.perf_counter()
+            result = self._worker.run(plan)
+            device_seconds = time.perf_counter() - ran
+            self._pulse.step_started = None
+            outputs += self._scheduler.apply(result)
+            self._send(outputs)
+            self._step_ms = (time.perf_counter() - began) * 1000
+            self._host_ms = self._step_ms - device_seconds * 1000
+
+    def _take(self, messages: Iterable[ToEngine]) -> list[Output]:
+        refused = []
+        for message in messages:
+            if isinstance(message, Abort):
+                self._scheduler.abort(message.id)
+            elif isinstance(message, Generate):
+                answer = self._bad_ids(message) or self._scheduler.add(message)
+                if answer is not None:
+                    refused.append(answer)
+        return refused
+
+    def _bad_ids(self, message: Generate) -> Output | None:
+        ids = [*message.prompt, *message.sampling.logit_bias, *message.sampling.stop_ids]
+        if not ids or (min(ids) >= 0 and max(ids) < self._vocabulary):
+            return None
+        wrong = next(token for token in ids if not 0 <= token < self._vocabulary)
+        error = RequestError("invalid_request", f"token id {wrong} is outside the vocabulary of {self._vocabulary} tokens")
+        return Output(message.id, finish="error", error=error)
+
+    def _send(self, outputs: list[Output]) -> None:
+        stats = msgspec.structs.replace(self._scheduler.stats(), step_ms=self._step_ms, host_ms=self._host_ms)
+        self._channel.send(Outputs(outputs, stats))

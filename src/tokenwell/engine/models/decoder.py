@@ -1,0 +1,123 @@
+"""The standard pre-norm decoder that Llama, Mistral, Qwen2 and Qwen3 share, and gpt-oss with another feed-forward block:
+
+    x += o(attention(rope(q), rope(k), v)),   q, k, v from norm(x)
+    x += feed_forward(norm(x))
+
+Architecture files say which biases and norms there are and which feed-forward block a layer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+
+from tokenwell.engine.layers.activation import gated
+from tokenwell.engine.layers.embedding import Embedding, Head
+from tokenwell.engine.layers.linear import Linear
+from tokenwell.engine.layers.mlp import Mlp
+from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.rotary import Rotary
+from tokenwell.engine.models.build import Build
+from tokenwell.engine.run.batch import Batch
+from tokenwell.engine.weights.source import Source
+
+FeedForward = Callable[[torch.Tensor], torch.Tensor]
+
+
+def dense(build: Build, source: Source, index: int, bias: bool = False) -> FeedForward:
+    """The gated block under `mlp.`."""
+    facts = build.facts
+    activation = gated(facts.activation)
+    return Mlp.load(source.at("mlp."), build.ranks, facts.dim, facts.layers[index].width, activation, bias=bias)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What differs between architectures that share this decoder."""
+
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm: bool = False  # RMS norm of each head's query and key before rotation
+    sinks: bool = False
+    feed_forward: Callable[[Build, Source, int], FeedForward] = dense
+
+
+class DecoderLayer:
+    """One layer, on this rank."""
+
+    def __init__(self, build: Build, source: Source, index: int, style: Style) -> None:
+        facts, layer = build.facts, build.facts.layers[index]
+        attention = source.at("self_attn.")
+        self.head_dim = layer.head_dim
+        self.heads, self.kv_heads = build.heads(layer), build.kv_heads(layer)
+        self.input_norm = RmsNorm.load(source, "input_layernorm", facts.dim, facts.norm_eps)
+        parts = [build.query_part("q_proj", layer), build.kv_part("k_proj", layer), build.kv_part("v_proj", layer)]
+        self.qkv = Linear.load_fused(attention, build.ranks, parts, facts.dim, bias=style.qkv_bias)
+        width = layer.heads * layer.head_dim
+        self.o = Linear.load(attention, build.ranks, "o_proj", width, facts.dim, bias=style.o_bias, split="row")
+        self.qk_norm = self._load_qk_norm(attention, facts.norm_eps) if style.qk_norm else None
+        sinks = attention.tensor("sinks", (layer.heads,), shard_dim=0) if style.sinks else None
+        self.rotary = build.rotary(layer)
+        self.attention = build.attention(index, sinks)
+        self.output_norm = RmsNorm.load(source, "post_attention_layernorm", facts.dim, facts.norm_eps)
+        self.feed_forward = style.feed_forward(build, source, index)
+
+    def _load_qk_norm(self, source: Source, eps: float) -> tuple[torch.Tensor, float]:
+        """One factor for each channel of each query and key head, so that both are normalised at once."""
+        q = source.tensor("q_norm.weight", (self.head_dim,)).expand(self.heads, -1)
+        k = source.tensor("k_norm.weight", (self.head_dim,)).expand(self.kv_heads, -1)
+        return torch.cat((q, k)), eps
+
+    def __call__(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """[tokens, dim] -> [tokens, dim]"""
+        qkv = self.qkv(self.input_norm(x)).unflatten(-1, (-1, self.head_dim))  # [tokens, heads + 2 * kv heads, head_dim]
+        both = self.heads + self.kv_heads
+        qk, v = qkv[:, :both], qkv[:, both:]
+        if self.qk_norm is not None:
+            weight, eps = self.qk_norm
+            qk = functional.rms_norm(qk, (self.head_dim,), None, eps) * weight
+        qk = self.rotary.rotate(qk, *angles(self.rotary, batch))
+        x = x + self.o(self.attention(qk[:, : self.heads], qk[:, self.heads :], v, batch))
+        return x + self.feed_forward(self.output_norm(x))
+
+
+class Decoder:
+    """The whole model on this rank: token ids to hidden states to logits."""
+
+    def __init__(self, build: Build, style: Style, prefix: str = "model.") -> None:
+        facts, source = build.facts, build.source
+        body = source.at(prefix)
+        self.facts = facts
+        self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim)
+        self.layers = [DecoderLayer(build, body.at(f"layers.{index}."), index, style) for index in range(len(facts.layers))]
+        self.norm = RmsNorm.load(body, "norm", facts.dim, facts.norm_eps)
+        self.head = Head.load(
+            source, build.ranks, "lm_head", self.embedding, facts.vocabulary, facts.dim, tied=facts.tied, softcap=facts.softcap
+        )
+        if facts.tied:
+            source.skip(r"lm_head\.weight", "the output head is tied to the embedding")
+        # Old files carry them; they follow from the config.
+        source.skip(r".*\.rotary_emb\.inv_freq", "rotary frequencies are computed")
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
+        x = self.embedding(batch.ids)
+        for layer in self.layers:
+            x = layer(x, batch)
+        return self.norm(x if batch.keep_all else x[batch.keep])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, dim] -> [rows, vocabulary], float32"""
+        return self.head(hidden)
+
+
+def angles(rotary: Rotary, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rotary angles of the batch's positions, made once a step."""
+    made = batch.scratch.get(rotary)
+    if made is None:
+        made = batch.scratch[rotary] = rotary.angles(batch.positions)
+    cos, sin = made
+    return cos, sin

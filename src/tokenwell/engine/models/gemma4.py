@@ -1,0 +1,274 @@
+"""Gemma 4 (Gemma4ForCausalLM, and the text part of Gemma4ForConditionalGeneration).
+
+Four norms a layer, heads of two sizes, and as the config says: per-layer embeddings and layers that reuse an earlier
+layer's keys and values (E2B, E4B), one projection for keys and values on full layers (26B, 31B), a mixture of experts
+beside the dense block (26B).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+
+from tokenwell.engine.layers.activation import gated, plain
+from tokenwell.engine.layers.embedding import Embedding, Head
+from tokenwell.engine.layers.linear import Linear
+from tokenwell.engine.layers.mlp import Mlp
+from tokenwell.engine.layers.moe import Experts
+from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.models.build import Build
+from tokenwell.engine.models.config import ExpertFacts, LayerFacts, ModelFacts, Raw
+from tokenwell.engine.models.decoder import angles
+from tokenwell.engine.run.batch import Batch
+from tokenwell.engine.weights.source import Source
+from tokenwell.wire.errors import CheckpointError
+
+_TOWERS = r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio|vision_embedder|audio_embedder)\..*"
+
+
+def read(raw: Raw) -> ModelFacts:
+    """Facts from config.json, nested under text_config or not."""
+    text = raw.inner("text_config")
+    count = text.size("num_hidden_layers")
+    types = text.layer_types(count, ["full_attention" if (index + 1) % 6 == 0 else "sliding_attention" for index in range(count)])
+    if types[-1] != "full_attention":  # the reference implementation insists on it
+        types = [*types[:-1], "full_attention"]
+    if text.get("use_bidirectional_attention") == "all":
+        raise CheckpointError(f"{text.where}: use_bidirectional_attention 'all' is not a decoder; it is not supported")
+    shared = text.get("num_kv_shared_layers", default=0)
+    first_shared = count - shared
+    layers = []
+    for index, kind in enumerate(types):
+        owner = _owner(types, index, first_shared) if index >= first_shared else None
+        layers.append(_layer(text, kind, index, owner))
+    experts = None
+    if text.get("enable_moe_block", default=False):
+        experts = ExpertFacts(text.size("num_experts"), text.size("top_k_experts"), text.size("moe_intermediate_size"))
+    return ModelFacts(
+        architecture="Gemma4ForCausalLM", vocabulary=text.size("vocab_size"), dim=text.size("hidden_size"), layers=tuple(layers),
+        norm_eps=text.number("rms_norm_eps", 1e-6), tied=text.tied(True),
+        window=text.size("max_position_embeddings", default=131072),
+        activation=str(text.get("hidden_activation", default="gelu_pytorch_tanh")),
+        dtype=(text if text.get("dtype", "torch_dtype") else raw).dtype(),
+        experts=experts, softcap=text.get("final_logit_softcapping"),
+    )  # fmt: skip
+
+
+def _owner(types: list[str], index: int, first_shared: int) -> int:
+    """The last layer of the same kind that has keys and values of its own."""
+    for earlier in range(first_shared - 1, -1, -1):
+        if types[earlier] == types[index]:
+            return earlier
+    raise CheckpointError(f"config.json: layer {index} shares keys of a {types[index]} layer, but none before has any")
+
+
+def _layer(text: Raw, kind: str, index: int, owner: int | None) -> LayerFacts:
+    full = kind == "full_attention"
+    k_eq_v = full and bool(text.get("attention_k_eq_v", default=False))
+    heads, kv_heads, head_dim = text.heads()
+    if full:
+        head_dim = text.size("global_head_dim", default=512)
+    if k_eq_v:
+        kv_heads = text.size("num_global_key_value_heads", default=kv_heads)
+    override = _override(text, index, kind)
+    kv_heads = override.get("num_key_value_heads") or kv_heads
+    head_dim = override.get("head_dim") or head_dim
+    rope = Raw((text.get("rope_parameters", default={}) or {}).get(kind) or _ROPES[kind], f"{text.where}, rope_parameters")
+    spec = Raw({"rope_parameters": rope.values, "max_position_embeddings": text.get("max_position_embeddings")}).rope(head_dim)
+    width = text.size("intermediate_size")
+    if owner is not None and text.get("use_double_wide_mlp", default=False):
+        width *= 2
+    experts = bool(text.get("enable_moe_block", default=False))
+    window = None if full else text.size("sliding_window", default=512)
+    return LayerFacts(heads, kv_heads, head_dim, window, spec, 1.0, width, experts, owner, k_eq_v)
+
+
+_ROPES: dict[str, dict[str, Any]] = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+}
+
+
+def _override(text: Raw, index: int, kind: str) -> dict[str, Any]:
+    """What files written by transformers say of one layer (`per_layer_config`, keyed by index or kind)."""
+    layers = text.get("per_layer_config", default={})
+    return dict(layers.get(str(index)) or layers.get(kind) or {}) if isinstance(layers, dict) else {}
+
+
+def build(build: Build, raw: Raw) -> Gemma4:
+    """Load the model, wherever the file keeps its text part."""
+    source = build.source
+    for prefix in ("model.language_model.", "language_model.model.", "model.", ""):
+        if source.has(f"{prefix}embed_tokens.weight"):
+            break
+    source.skip(_TOWERS, "pictures and sound are not served, only text")
+    return Gemma4(build, raw.inner("text_config"), prefix)
+
+
+class Router:
+    """Which experts serve a token: softmax over all in float32, the best few renormalised, times a factor an expert."""
+
+    def __init__(self, build: Build, source: Source) -> None:
+        facts = build.facts
+        assert facts.experts is not None
+        self.chosen = facts.experts.chosen
+        self.norm = RmsNorm(None, facts.dim, facts.norm_eps)
+        self.project = Linear.load(source, build.ranks, "proj", facts.dim, facts.experts.count)
+        self.scale = source.tensor("scale", (facts.dim,)) * facts.dim**-0.5
+        self.factor = source.tensor("per_expert_scale", (facts.experts.count,)).to(torch.float32)
+
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[tokens, dim] -> expert ids and shares, both [tokens, chosen]"""
+        scores = self.project(self.norm(x) * self.scale)
+        share, chosen = scores.softmax(-1, dtype=torch.float32).topk(self.chosen, dim=-1)
+        share = share / share.sum(-1, keepdim=True)
+        return chosen, share * self.factor[chosen]
+
+
+class Gemma4Attention:
+    """Attention with normalised queries, keys and values; the projections that a layer has follow from its facts."""
+
+    def __init__(self, build: Build, source: Source, index: int) -> None:
+        facts, layer = build.facts, build.facts.layers[index]
+        self.head_dim = layer.head_dim
+        self.heads, self.kv_heads = build.heads(layer), build.kv_heads(layer)
+        self.eps = facts.norm_eps
+        self.owns = layer.owner is None
+        self.k_eq_v = layer.k_eq_v
+        parts = [build.query_part("q_proj", layer)]
+        if self.owns:
+            parts.append(build.kv_part("k_proj", layer))
+            if not self.k_eq_v:
+                parts.append(build.kv_part("v_proj", layer))
+        self.qkv = Linear.load_fused(source, build.ranks, parts, facts.dim)
+        self.o = Linear.load(source, build.ranks, "o_proj", layer.heads * layer.head_dim, facts.dim, split="row")
+        weights = [source.tensor("q_norm.weight", (layer.head_dim,)).expand(self.heads, -1)]
+        if self.owns:
+            weights.append(source.tensor("k_norm.weight", (layer.head_dim,)).expand(self.kv_heads, -1))
+        self.qk_weight = torch.cat(weights)  # [heads (+ kv heads), head_dim]
+        self.rotary = build.rotary(layer)
+        self.attention = build.attention(index)
+
+    def __call__(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """[tokens, dim] -> [tokens, dim]"""
+        qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
+        normed = functional.rms_norm(qkv, (self.head_dim,), None, self.eps)  # q, k and v are all normalised
+        qk = self.rotary.rotate(normed[:, : len(self.qk_weight)] * self.qk_weight, *angles(self.rotary, batch))
+        if not self.owns:
+            return self.o(self.attention(qk, None, None, batch))
+        # With one projection for both, V is the normalised key before its weight and its rotation.
+        v = normed[:, self.heads : self.heads + self.kv_heads] if self.k_eq_v else normed[:, self.heads + self.kv_heads :]
+        return self.o(self.attention(qk[:, : self.heads], qk[:, self.heads :], v, batch))
+
+
+class Gemma4Layer:
+    """One layer, on this rank."""
+
+    def __init__(self, build: Build, source: Source, index: int, per_layer_dim: int) -> None:
+        facts, layer = build.facts, build.facts.layers[index]
+
+        def norm(name: str) -> RmsNorm:
+            return RmsNorm.load(source, name, facts.dim, facts.norm_eps)
+
+        activation = gated(facts.activation)
+        self.attention = Gemma4Attention(build, source.at("self_attn."), index)
+        self.input_norm, self.attention_norm = norm("input_layernorm"), norm("post_attention_layernorm")
+        self.dense_norm, self.output_norm = norm("pre_feedforward_layernorm"), norm("post_feedforward_layernorm")
+        self.mlp = Mlp.load(source.at("mlp."), build.ranks, facts.dim, layer.width, activation)
+        self.experts: Experts | None = None
+        if facts.experts is not None:
+            self.router = Router(build, source.at("router."))
+            self.experts = Experts.load(source, build.ranks, facts.experts.count, facts.dim, facts.experts.width, activation)
+            self.dense_output_norm = norm("post_feedforward_layernorm_1")
+            self.experts_norm = norm("pre_feedforward_layernorm_2")
+            self.experts_output_norm = norm("post_feedforward_layernorm_2")
+        self.per_layer_gate: Linear | None = None
+        if per_layer_dim:
+            self.per_layer_gate = Linear.load(source, build.ranks, "per_layer_input_gate", facts.dim, per_layer_dim)
+            self.per_layer_up = Linear.load(source, build.ranks, "per_layer_projection", per_layer_dim, facts.dim)
+            self.per_layer_norm = norm("post_per_layer_input_norm")
+            self.per_layer_activation = plain(facts.activation)
+        self.scalar = source.tensor("layer_scalar", (1,))
+
+    def __call__(self, x: torch.Tensor, per_layer: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+        """x [tokens, dim], this layer's per-layer input [tokens, per-layer dim] -> [tokens, dim]"""
+        x = x + self.attention_norm(self.attention(self.input_norm(x), batch))
+        y = self.mlp(self.dense_norm(x))
+        if self.experts is not None:
+            chosen, share = self.router(x)
+            sparse = self.experts(self.experts_norm(x), chosen, share)
+            y = self.dense_output_norm(y) + self.experts_output_norm(sparse)
+        x = x + self.output_norm(y)
+        if self.per_layer_gate is not None and per_layer is not None:
+            gate = self.per_layer_activation(self.per_layer_gate(x))
+            x = x + self.per_layer_norm(self.per_layer_up(gate * per_layer))
+        return x * self.scalar
+
+
+class PerLayerInputs:
+    """One small vector for each layer and token: a table lookup plus a projection of the token's embedding."""
+
+    def __init__(self, build: Build, source: Source, vocabulary: int, dim: int) -> None:
+        facts = build.facts
+        self.shape = (len(facts.layers), dim)
+        width = len(facts.layers) * dim
+        self.table = Embedding.load(source, "embed_tokens_per_layer", vocabulary, width, scale=dim**0.5)
+        self.project = Linear.load(source, build.ranks, "per_layer_model_projection", facts.dim, width)
+        self.project_scale = facts.dim**-0.5
+        self.norm = RmsNorm.load(source, "per_layer_projection_norm", dim, facts.norm_eps)
+
+    def __call__(self, ids: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+        """ids [tokens], embedded [tokens, dim] -> [tokens, layers, per-layer dim]"""
+        context = self.norm((self.project(embedded) * self.project_scale).unflatten(-1, self.shape))
+        return (context + self.table(ids).unflatten(-1, self.shape)) * 2.0**-0.5
+
+
+class Gemma4:
+    """The whole text model on this rank."""
+
+    def __init__(self, build: Build, text: Raw, prefix: str) -> None:
+        facts, source = build.facts, build.source
+        body = source.at(prefix)
+        self.facts = facts
+        self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim, scale=facts.dim**0.5)
+        per_layer_dim = text.get("hidden_size_per_layer_input", default=256)
+        self.per_layer: PerLayerInputs | None = None
+        if per_layer_dim:
+            vocabulary = text.size("vocab_size_per_layer_input", default=facts.vocabulary)
+            self.per_layer = PerLayerInputs(build, body, vocabulary, per_layer_dim)
+        self.layers = [
+            Gemma4Layer(build, body.at(f"layers.{index}."), index, per_layer_dim) for index in range(len(facts.layers))
+        ]
+        self.first_shared = next((i for i, layer in enumerate(facts.layers) if layer.owner is not None), len(facts.layers))
+        self.norm = RmsNorm.load(body, "norm", facts.dim, facts.norm_eps)
+        self.head = Head.load(
+            source, build.ranks, "lm_head", self.embedding, facts.vocabulary, facts.dim, tied=facts.tied, softcap=facts.softcap
+        )
+        if facts.tied:
+            source.skip(r"(.*\.)?lm_head\.weight", "the output head is tied to the embedding")
+        shared = "|".join(str(index) for index in range(self.first_shared, len(facts.layers)))
+        if shared:
+            source.skip(
+                rf".*layers\.({shared})\.self_attn\.[kv]_(proj|norm)\..*", "these layers reuse an earlier layer's keys and values"
+            )
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
+        x = self.embedding(batch.ids)
+        per_layer = self.per_layer(batch.ids, x) if self.per_layer is not None else None
+        for index, layer in enumerate(self.layers):
+            if index == self.first_shared and not batch.keep_all:
+                # From here on nothing is written to the cache: only tokens whose output is wanted go on.
+                x = x[batch.keep]
+                if not len(x):
+                    return x
+                per_layer = per_layer[batch.keep] if per_layer is not None else None
+                batch = batch.kept()
+            x = layer(x, per_layer[:, index] if per_layer is not None else None, batch)
+        return self.norm(x if batch.keep_all else x[batch.keep])
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, dim] -> [rows, vocabulary], float32"""
+        return self.head(hidden)

@@ -1,0 +1,37 @@
+"""What the engine asks of a device. Owns no tensors; knows nothing of models."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class Platform(ABC):
+    """One device of one kind. Subclasses answer from the vendor's runtime; nobody else calls it."""
+
+    name: str
+    device: torch.device
+    default_num_seqs: int
+    default_batched_tokens: int
+    kv_share: float  # of the memory that is free after loading, the KV cache takes at most this
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The device in words, for the log."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Memory that can still be allocated on the device."""
+
+    @abstractmethod
+    def synchronise(self) -> None:
+        """Wait until everything queued on the device is done."""
+
+    def kv_bytes(self, needed: int) -> tuple[int, str]:
+        """Bytes for the KV cache when `needed` would let every slot reach the full window, and why that many."""
+        free = self.free_bytes()
+        share = int(free * self.kv_share)
+        if needed <= share:
+            return needed, "every slot can reach the full window"
+        return share, f"{self.kv_share:.0%} of the {free / (1 << 30):.1f} GiB that are free"

@@ -1,0 +1,55 @@
+"""Which device the engine runs on."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+
+from tokenwell.engine.platform.base import Platform
+from tokenwell.host.cpu import CpuFacts, read_cpu
+from tokenwell.wire.errors import SettingsError
+from tokenwell.wire.messages import Choice
+
+# In order of preference; each module has reason_not(index) -> str | None and open(index) -> Platform.
+_KINDS = {
+    "cuda": "tokenwell.engine.platform.cuda",
+    "rocm": "tokenwell.engine.platform.rocm",
+    "xpu": "tokenwell.engine.platform.xpu",
+    "cpu": "tokenwell.engine.platform.cpu",
+}
+
+
+def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Choice]:
+    """The platform for `device` ("auto", "cpu", "cuda", "cuda:1", "rocm", "xpu"), and why it was taken.
+
+    Raises SettingsError when a device that was asked for by name is not there.
+    """
+    torch.set_num_threads(threads or default_threads(read_cpu()))
+    if device == "auto":
+        passed_over = []
+        for kind, module_name in _KINDS.items():
+            module = importlib.import_module(module_name)
+            reason = module.reason_not(0)
+            if reason is None:
+                platform: Platform = module.open_device(0)
+                why = "; ".join(passed_over) or "first in order of preference"
+                return platform, Choice("device", platform.describe(), why)
+            passed_over.append(f"no {kind}: {reason}")
+        raise SettingsError("no usable device: " + "; ".join(passed_over))
+    kind, _, index_text = device.partition(":")
+    if kind not in _KINDS or (index_text and not index_text.isdigit()):
+        raise SettingsError(f"--device {device!r} is not known; use auto, {', '.join(_KINDS)} or KIND:INDEX such as cuda:1")
+    module = importlib.import_module(_KINDS[kind])
+    index = int(index_text or 0)
+    reason = module.reason_not(index)
+    if reason is not None:
+        raise SettingsError(f"--device {device} cannot be used: {reason}")
+    platform = module.open_device(index)
+    return platform, Choice("device", platform.describe(), "asked for")
+
+
+def default_threads(facts: CpuFacts) -> int:
+    """One thread for each physical core that this process may use, within its CPU quota."""
+    cores = facts.usable_cores or facts.usable_threads or torch.get_num_threads()
+    return max(1, min(cores, int(facts.quota_cores)) if facts.quota_cores else cores)

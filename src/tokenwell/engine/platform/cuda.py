@@ -1,0 +1,49 @@
+"""NVIDIA cards through torch's CUDA runtime."""
+
+from __future__ import annotations
+
+import torch
+
+from tokenwell.engine.platform.base import Platform
+
+GIB = 1 << 30
+
+
+def reason_not(index: int) -> str | None:
+    """Why card `index` cannot be used, or None."""
+    if torch.version.hip is not None:
+        return "this torch is built for AMD cards"
+    if not torch.cuda.is_available():
+        return "this torch has no CUDA, or no NVIDIA card or driver is there"
+    if index >= torch.cuda.device_count():
+        return f"there are only {torch.cuda.device_count()} cards"
+    return None
+
+
+def open_device(index: int) -> Platform:
+    """Card `index`."""
+    return CudaPlatform(index)
+
+
+class CudaPlatform(Platform):
+    """One NVIDIA card (or, by the same runtime calls, one AMD card)."""
+
+    name = "cuda"
+    default_num_seqs = 256
+    default_batched_tokens = 8192
+    # The rest is for activations, library workspaces and fragmentation.
+    kv_share = 0.85
+
+    def __init__(self, index: int) -> None:
+        self.device = torch.device("cuda", index)
+        torch.cuda.set_device(self.device)
+
+    def describe(self) -> str:
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        return f"{self.name}:{self.device.index} ({torch.cuda.get_device_name(self.device)}, {total / GIB:.1f} GiB)"
+
+    def free_bytes(self) -> int:
+        return torch.cuda.mem_get_info(self.device)[0]
+
+    def synchronise(self) -> None:
+        torch.cuda.synchronize(self.device)

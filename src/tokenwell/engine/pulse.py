@@ -1,0 +1,36 @@
+"""The engine's sign of life, from a thread of its own: a frozen process is silent, a stuck step shows its age.
+
+Imports no torch, so that it beats before the slow imports begin.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from tokenwell.wire.channel import encode, open_events
+from tokenwell.wire.messages import Heartbeat
+
+_BEAT_S = 1.0
+
+
+class Pulse:
+    """Tells the gateway from a thread of its own that the process lives, and how long its step has been running."""
+
+    def __init__(self, events: str, parent_pid: int | None) -> None:
+        self.stage = "loading"
+        self.step_started: float | None = None
+        self._events = events
+        self._parent_pid = parent_pid
+        threading.Thread(target=self._beat, name="pulse", daemon=True).start()
+
+    def _beat(self) -> None:
+        socket = open_events(self._events)
+        while True:
+            if self._parent_pid is not None and os.getppid() != self._parent_pid:
+                os._exit(0)  # the gateway is gone: nobody is left to answer
+            started = self.step_started
+            age = 0.0 if started is None else time.monotonic() - started
+            socket.send(encode(Heartbeat(age, self.stage)))
+            time.sleep(_BEAT_S)

@@ -1,0 +1,389 @@
+"""Which sequences compute which tokens in the next step, and what a step's result means for them.
+
+Owns the queue, the rows, the token budget and the counters. Does not know time, devices, text, or how pages are found
+(`blocks` does). schedule() and apply() alternate; add() and abort() may come at any moment.
+
+A step serves decoding rows first (one token each), then divides what is left of the budget fairly between the rows with
+more to compute, new ones included. Who finds no page makes the youngest row wait: it gives everything back and later
+computes again what the cache has not kept.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import insort
+from collections import deque
+from operator import attrgetter
+
+from tokenwell.engine.schedule.blocks import Blocks
+from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
+from tokenwell.engine.schedule.prefix import Hit, common_tokens
+from tokenwell.engine.schedule.sequence import Sequence, Status
+from tokenwell.engine.schedule.shares import divide
+from tokenwell.wire.cache import KvGroup, longest_sequence
+from tokenwell.wire.errors import CapacityError, RequestError
+from tokenwell.wire.messages import Generate, Output, Stats, TokenLogprob
+
+# A sequence is admitted when it and all running ones can grow this much, so that it is not preempted a few steps later.
+HEADROOM_TOKENS = 64
+# A waiting sequence lets an older one that is computing the same prefix go ahead if that saves at least this much.
+WORTH_WAITING_TOKENS = 64
+
+_arrival = attrgetter("arrival")
+
+
+class Scheduler:
+    """Continuous batching over a paged cache: add, abort, schedule, apply."""
+
+    def __init__(
+        self,
+        groups: tuple[KvGroup, ...],
+        num_pages: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        max_model_len: int,
+        prefix_cache: bool = True,
+    ) -> None:
+        """`num_pages` counts page 0. Raises CapacityError if one sequence of `max_model_len` tokens does not fit."""
+        if not groups or min(max_num_seqs, max_num_batched_tokens, max_model_len) < 1:
+            raise ValueError("a scheduler needs a group, a row, a token a step and a token a sequence at least")
+        fits = longest_sequence(num_pages, max_num_batched_tokens, max_model_len, groups)
+        if fits < max_model_len:
+            raise CapacityError(
+                f"max_model_len is {max_model_len} tokens, but {num_pages - 1} KV pages hold one sequence of {fits}: "
+                "lower max_model_len or max_num_batched_tokens, or give the KV cache more memory"
+            )
+        self._blocks = Blocks(groups, num_pages, max_num_batched_tokens, prefix_cache)
+        self._budget = max_num_batched_tokens
+        self._max_model_len = max_model_len
+        self._prefix_cache = prefix_cache
+        self._worth_waiting = max(WORTH_WAITING_TOKENS, *(2 * group.page_tokens for group in groups))
+        self._nothing_appended: tuple[tuple[int, ...], ...] = ((),) * len(groups)
+
+        self._sequences: dict[str, Sequence] = {}  # waiting and running
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []  # oldest first
+        self._rows = list(range(max_num_seqs - 1, -1, -1))  # free ones
+        self._num_rows = max_num_seqs
+        self._drops: list[int] = []  # rows that the devices still know
+        self._flight: list[tuple[Sequence, RunRow]] | None = None  # planned, result not seen
+        self._blocked: Sequence | None = None  # found too few pages; pointless to try again before some are given back
+
+        self._steps = self._arrivals = self._preemptions = 0
+        self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
+
+    # ------------------------------------------------------------ requests come and go
+
+    def add(self, request: Generate) -> Output | None:
+        """Queue a request. An Output (finish "error") tells why it can never run."""
+        if request.id in self._sequences:
+            return _refused(request, "invalid_request", f"a request with id {request.id!r} is in progress; use a new id")
+        if not request.prompt:
+            return _refused(request, "invalid_request", "the prompt is empty; send at least one token")
+        if request.sampling.max_tokens < 0:
+            return _refused(request, "invalid_request", f"max_tokens is {request.sampling.max_tokens}; send 0 or more")
+        length = len(request.prompt)
+        if length > self._max_model_len:
+            message = (
+                f"This model's maximum context length is {self._max_model_len} tokens. However, your prompt has "
+                f"{length} tokens. Please reduce the length of the prompt."
+            )
+            return _refused(request, "context_length_exceeded", message)
+        try:
+            tokens = array("I", request.prompt)
+        except (OverflowError, TypeError):
+            return _refused(request, "invalid_request", "the prompt contains something that cannot be a token id")
+        wants_prompt = request.sampling.prompt_logprobs is not None
+        seq = Sequence(
+            id=request.id,
+            sampling=request.sampling,
+            arrival=self._arrivals,
+            tokens=tokens,
+            prompt_tokens=length,
+            limit=min(length + request.sampling.max_tokens, self._max_model_len),
+            prompt_logprobs=[] if wants_prompt else None,
+        )
+        self._arrivals += 1
+        self._sequences[seq.id] = seq
+        self._waiting.append(seq)
+        return None
+
+    def abort(self, id: str) -> bool:
+        """Forget a request; its pages are free at once, a result still to come is ignored. False: no such request."""
+        seq = self._sequences.pop(id, None)
+        if seq is None:
+            return False
+        if seq.status is Status.RUNNING:
+            self._leave(seq)
+        else:
+            self._waiting.remove(seq)
+        seq.status = Status.ENDED
+        return True
+
+    def _leave(self, seq: Sequence) -> None:
+        self._running.remove(seq)
+        self._blocks.release(seq)
+        self._drops.append(seq.row)
+        self._rows.append(seq.row)
+        self._blocked = None
+
+    def _preempt(self, seq: Sequence) -> None:
+        self._leave(seq)
+        seq.status, seq.computed = Status.WAITING, 0
+        if seq.prompt_logprobs is not None:
+            seq.prompt_logprobs.clear()  # every prompt position is computed again
+        self._waiting.appendleft(seq)
+        self._preemptions += 1
+
+    # ------------------------------------------------------------ before a step
+
+    def schedule(self) -> StepPlan | None:
+        """The next step; None if no sequence waits or runs.
+
+        Rows that ended are dropped by the next plan that runs something: until then a device's record of them is not read.
+        """
+        if self._flight is not None:
+            raise RuntimeError(f"schedule() came again before apply() of step {self._steps}")
+        decoding, prefilling = self._turns()
+        budget = self._budget - len(decoding)
+        added, copies = self._admit(prefilling, budget)
+        prefilling.sort(key=_arrival)
+        counts = dict.fromkeys(decoding, 1)
+        counts.update(zip(prefilling, divide([seq.todo() for seq in prefilling], budget), strict=True))
+        run = self._take_pages(counts)
+        self._blocks.settle()
+        if not run:
+            # With rows left, the only ones whose turn it was gave way to older rows: now it is those rows' turn.
+            return self.schedule() if self._running else None
+        self._steps += 1
+        for seq, _ in run:
+            seq.served = self._steps
+        self._flight = run
+        drops, self._drops = self._drops, []
+        return StepPlan(self._steps, tuple(drops), tuple(copies), tuple(added), tuple([row for _, row in run]))
+
+    def _turns(self) -> tuple[list[Sequence], list[Sequence]]:
+        """The rows that compute in this step: those with one token to do, and those with more. Both oldest first."""
+        decoding = [seq for seq in self._running if len(seq.tokens) - seq.computed == 1]
+        prefilling = [seq for seq in self._running if len(seq.tokens) - seq.computed > 1]
+        if len(decoding) + bool(prefilling) > self._budget:
+            # Too many for one step: those that waited longest, and of those that prefill only the oldest takes part.
+            turn = set(sorted(decoding + prefilling[:1], key=attrgetter("served", "arrival"))[: self._budget])
+            decoding = [seq for seq in decoding if seq in turn]
+            prefilling = [seq for seq in prefilling[:1] if seq in turn]
+        return decoding, prefilling
+
+    def _admit(self, prefilling: list[Sequence], budget: int) -> tuple[list[AddRow], list[tuple[int, int]]]:
+        """Move sequences from the queue to free rows while each can compute a token; they join `prefilling`."""
+        added: list[AddRow] = []
+        copies: list[tuple[int, int]] = []
+        place = 0
+        while place < len(self._waiting) and self._rows and len(prefilling) < budget:
+            seq = self._waiting[place]
+            if seq is self._blocked and self._running:
+                break
+            if self._follows(seq):
+                place += 1
+                continue
+            hit = self._blocks.find(seq)
+            if self._find_leader(seq, hit):
+                place += 1
+                continue
+            affordable = self._affordable_hit(seq, hit)
+            if affordable is None:
+                self._blocked = seq
+                break
+            del self._waiting[place]
+            copies += self._blocks.admit(seq, affordable)
+            added.append(self._start(seq))
+            prefilling.append(seq)
+        return added, copies
+
+    def _affordable_hit(self, seq: Sequence, hit: Hit) -> Hit | None:
+        """The hit, or a shorter one that copies no page, if the pool can then take `seq` to the end of what is known of it.
+
+        What running rows still need comes first, so an admission never costs a row its place in the same step. A sequence
+        alone always fits: nothing else is held, and the constructor saw to the rest.
+        """
+        owed = sum(self._blocks.owed(other, self._foreseen(other)) for other in self._running)
+        available = self._blocks.pool.available - owed
+        if self._blocks.cost(seq, hit, self._foreseen(seq)) <= available:
+            return hit
+        hit = self._blocks.find(seq, whole=True)
+        return hit if self._blocks.cost(seq, hit, self._foreseen(seq)) <= available else None
+
+    def _foreseen(self, seq: Sequence) -> int:
+        return min(len(seq.tokens) + HEADROOM_TOKENS, seq.limit)
+
+    def _start(self, seq: Sequence) -> AddRow:
+        if seq.cached is None:
+            seq.cached = seq.computed
+            self._prompt_tokens += seq.prompt_tokens
+            self._cached_tokens += seq.cached
+        seq.status, seq.row, seq.leader = Status.RUNNING, self._rows.pop(), None
+        insort(self._running, seq, key=_arrival)
+        tables = tuple([tuple(table.pages) for table in seq.tables])
+        return AddRow(seq.row, seq.tokens.tolist(), seq.prompt_tokens, seq.sampling, tables)
+
+    def _follows(self, seq: Sequence) -> bool:
+        """Whether `seq` still does better to wait for its leader's pages than to compute the same beside it."""
+        leader = seq.leader
+        if leader is None or leader.status is not Status.RUNNING:
+            return False
+        return leader.computed + self._worth_waiting <= seq.shared
+
+    def _find_leader(self, seq: Sequence, hit: Hit) -> bool:
+        """Whether an older row is about to compute much of what `seq` needs (for example the same prompt, n times).
+
+        Only older ones count, so nobody waits for ever.
+        """
+        if not self._prefix_cache or seq.prompt_logprobs is not None:
+            return False
+        for other in self._running:
+            ahead = max(hit.tokens, other.computed) + self._worth_waiting
+            if other.arrival > seq.arrival or min(len(other.tokens), len(seq.tokens) - 1) < ahead:
+                continue
+            shared = min(common_tokens(seq.tokens.tobytes(), other.tokens.tobytes()), len(seq.tokens) - 1)
+            if shared >= ahead:
+                seq.leader, seq.shared = other, shared
+                other.keep.add(shared)
+                return True
+        return False
+
+    def _take_pages(self, counts: dict[Sequence, int]) -> list[tuple[Sequence, RunRow]]:
+        """Pages for the rows that compute, oldest first: whoever has to give way has not been given any yet."""
+        run = []
+        place = 0
+        while place < len(self._running):
+            seq = self._running[place]
+            place += 1
+            count = counts.get(seq, 0)
+            if not count:
+                continue
+            pages = self._nothing_appended
+            if seq.computed + count > seq.capacity:
+                count = self._make_room(seq, count)
+                if not count:
+                    break  # it was the youngest
+                pages = self._blocks.grow(seq, count)
+            start = seq.computed
+            end = start + count
+            sample = end == len(seq.tokens) and end < seq.limit
+            run.append((seq, RunRow(seq.row, start, count, pages, sample)))
+        return run
+
+    def _make_room(self, seq: Sequence, count: int) -> int:
+        """Preempt the youngest rows until at least one token of `seq` has pages; how many have, 0 if `seq` had to go."""
+        while not (affordable := self._blocks.affordable(seq, count)):
+            youngest = self._running[-1]
+            assert len(self._running) > 1, "one sequence alone does not fit, although the constructor checked that"
+            self._preempt(youngest)
+            if youngest is seq:
+                return 0
+        return affordable
+
+    # ------------------------------------------------------------ after a step
+
+    def apply(self, result: StepResult) -> list[Output]:
+        """Book a step's result. Returns one Output for every row that got a token, prompt logprobs, or its end.
+
+        Raises ValueError if the result is not that of the plan in flight.
+        """
+        flight, sampled = self._check_result(result)
+        self._flight = None
+        outputs = []
+        for seq, run in flight:
+            if seq.status is not Status.RUNNING:
+                continue  # aborted meanwhile
+            seq.computed += run.count
+            if seq.computed >= seq.mark:
+                self._blocks.advance(seq)
+            if seq.prompt_logprobs is not None:
+                seq.prompt_logprobs += result.prompt_logprobs.get(run.row, ())
+            if run.count > 1 and seq.todo() <= 1:
+                self._blocked = None  # from now on this row needs fewer pages of sliding groups
+            if seq.todo():
+                continue
+            outputs.append(self._book(seq, sampled.get(run.row)))
+        return outputs
+
+    def _check_result(self, result: StepResult) -> tuple[list[tuple[Sequence, RunRow]], dict[int, Sampled]]:
+        if self._flight is None or result.step != self._steps:
+            raise ValueError(f"result of step {result.step}, but the last plan is step {self._steps} (or it was applied)")
+        sampled = {item.row: item for item in result.sampled}
+        expected = {run.row for _, run in self._flight if run.sample}
+        if sampled.keys() != expected:
+            raise ValueError(f"step {result.step}: rows {sorted(sampled)} were sampled instead of {sorted(expected)}")
+        for seq, run in self._flight:
+            if run.sample and seq.sampling.logprobs is not None and sampled[run.row].logprob is None:
+                raise ValueError(f"step {result.step}, row {run.row}: the sampled token's logprob is missing")
+            if seq.prompt_logprobs is not None:
+                got = len(result.prompt_logprobs.get(run.row, ()))
+                due = min(run.start + run.count, seq.prompt_tokens - 1) - run.start
+                if got != due:
+                    raise ValueError(f"step {result.step}, row {run.row}: {got} prompt logprobs instead of {due}")
+        return self._flight, sampled
+
+    def _book(self, seq: Sequence, sampled: Sampled | None) -> Output:
+        """All known tokens of `seq` are computed: take the new token, if one was sampled, and see whether it ends."""
+        finish: str | None = None
+        stop_id: int | None = None
+        tokens: list[int] = []
+        logprobs: list[TokenLogprob] | None = None
+        cached = seq.cached or 0 if len(seq.tokens) == seq.prompt_tokens else 0  # told in the first output only
+        if sampled is not None:
+            tokens.append(sampled.token)
+            seq.tokens.append(sampled.token)
+            self._generated_tokens += 1
+            if seq.sampling.logprobs is not None and sampled.logprob is not None:
+                logprobs = [sampled.logprob]
+            if sampled.token in seq.sampling.stop_ids and len(seq.tokens) - seq.prompt_tokens > seq.sampling.min_tokens:
+                finish, stop_id = "stop", sampled.token
+        if finish is None and len(seq.tokens) >= seq.limit:
+            finish = "length"
+        prompt_logprobs, seq.prompt_logprobs = seq.prompt_logprobs, None
+        if finish is not None:
+            self._leave(seq)
+            seq.status = Status.ENDED
+            del self._sequences[seq.id]
+        return Output(seq.id, tokens, logprobs, prompt_logprobs, cached, finish, stop_id)
+
+    # ------------------------------------------------------------ looking in
+
+    @property
+    def idle(self) -> bool:
+        """No sequence waits or runs."""
+        return not self._sequences
+
+    def stats(self) -> Stats:
+        """Gauges and totals; the times are the loop's to fill in."""
+        pool = self._blocks.pool
+        return Stats(
+            steps=self._steps,
+            running=len(self._running),
+            waiting=len(self._waiting),
+            pages_total=pool.total,
+            pages_active=pool.total - pool.available,
+            pages_cached=pool.cached,
+            preemptions=self._preemptions,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            generated_tokens=self._generated_tokens,
+        )
+
+    def check(self) -> None:
+        """Assert every invariant; meant for tests and for an idle engine (it visits all pages)."""
+        self._blocks.check(self._running)
+        assert all(seq.status is Status.WAITING and not seq.tables for seq in self._waiting), "a waiting sequence holds pages"
+        assert all(seq.status is Status.RUNNING for seq in self._running), "a row is not running"
+        assert self._sequences.keys() == {seq.id for seq in (*self._waiting, *self._running)}, "a sequence is lost"
+        assert len(self._sequences) == len(self._waiting) + len(self._running), "a sequence is in two places"
+        assert self._running == sorted(self._running, key=_arrival), "rows are out of order"
+        rows = [*self._rows, *(seq.row for seq in self._running)]
+        assert sorted(rows) == list(range(self._num_rows)), "a row is lost or used twice"
+        for seq in self._running:
+            assert 0 <= seq.computed < len(seq.tokens) <= self._max_model_len, f"{seq.id}: {seq.computed} of {len(seq.tokens)}"
+
+
+def _refused(request: Generate, code: str, message: str) -> Output:
+    return Output(id=request.id, finish="error", error=RequestError(code, message))

@@ -1,0 +1,84 @@
+"""MXFP4 weights (gpt-oss): 4-bit floats in blocks of 32 with one shared power of two. Knows the numbers, no files and no layers.
+
+Formats: OCP Microscaling Formats (MX) v1.0, sections 5.3.3 (E2M1), 5.4.1 (E8M0) and 6.3. Layout of the gpt-oss checkpoints:
+`<name>_blocks` [..., rows, K/32, 16] uint8 with element 2b in the low and 2b+1 in the high nibble of byte b;
+`<name>_scales` [..., rows, K/32] uint8 with exponent bias 127, where 255 is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from tokenwell.engine.weights.shard import Part, resolve
+from tokenwell.engine.weights.source import Source
+from tokenwell.wire.errors import CheckpointError
+
+BLOCK = 32  # elements that share a scale
+_BLOCK_BYTES = BLOCK // 2
+_PIECE_BLOCKS = 1 << 16  # 8 MiB of float32 at a time
+
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+
+
+def dequantise(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The weights [..., K] of `blocks` [..., K/32, 16] and `scales` [..., K/32], both uint8, rounded once to `dtype`.
+
+    Raises ValueError for other shapes or dtypes.
+    """
+    weights = torch.empty((*blocks.shape[:-2], math.prod(blocks.shape[-2:]) * 2), dtype=dtype, device=blocks.device)
+    dequantise_into(weights, blocks, scales)
+    return weights
+
+
+def dequantise_into(destination: torch.Tensor, blocks: torch.Tensor, scales: torch.Tensor) -> None:
+    """Like `dequantise`, into a given tensor of any floating-point dtype and layout; temporaries stay within a few MiB."""
+    if blocks.dtype != torch.uint8 or scales.dtype != torch.uint8:
+        raise ValueError(f"MXFP4 blocks and scales must be uint8, not {blocks.dtype} and {scales.dtype}")
+    if blocks.shape != (*scales.shape, _BLOCK_BYTES):
+        raise ValueError(f"MXFP4 blocks {list(blocks.shape)} do not fit scales {list(scales.shape)}")
+    *lead, per_row = scales.shape
+    if tuple(destination.shape) != (*lead, per_row * BLOCK):
+        raise ValueError(f"MXFP4 weights of {[*lead, per_row * BLOCK]} do not fit a destination of {list(destination.shape)}")
+    if len(lead) > 1:
+        for index in range(lead[0]):
+            dequantise_into(destination[index], blocks[index], scales[index])
+        return
+    if not lead:
+        destination, blocks, scales = destination[None], blocks[None], scales[None]
+    pairs = _byte_values(blocks.device)
+    exponents = torch.pow(2.0, torch.arange(256, device=blocks.device, dtype=torch.float64) - 127).float()
+    exponents[255] = math.nan
+    count = max(1, _PIECE_BLOCKS // max(1, per_row))
+    for first in range(0, len(scales), count):
+        rows = slice(first, first + count)
+        values = pairs[blocks[rows].long()].view(torch.float32)  # [rows, K/32, 32]
+        values *= exponents[scales[rows].long()].unsqueeze(-1)
+        destination[rows].copy_(values.flatten(-2))
+
+
+def read_into(destination: torch.Tensor, source: Source, name: str, shape: tuple[int, int, int], part: Part = ()) -> None:
+    """Read `<name>_blocks` and `<name>_scales`, which hold a weight of whole `shape` [E, rows, K], an expert at a time.
+
+    `part` cuts dimensions of `shape` as in Source.tensor; along K its span must start and end at multiples of 32.
+    Raises CheckpointError as Source.tensor does, and if a block of 32 is split.
+    """
+    experts, rows, columns = resolve(source.prefix + name, shape, part)
+    if shape[2] % BLOCK or columns.step != 1 or columns.start % BLOCK or columns.stop % BLOCK:
+        raise CheckpointError(
+            f"Tensor {source.prefix + name!r} {list(shape)}: columns {columns.start} to {columns.stop} split an MXFP4 block. "
+            "Use another number of ranks."
+        )
+    stored = (*shape[:2], shape[2] // BLOCK)
+    inner = ((rows.start, rows.stop, rows.step), (columns.start // BLOCK, columns.stop // BLOCK))
+    for index, expert in enumerate(experts):
+        cut = ((expert, expert + 1), *inner)
+        blocks = source.tensor(f"{name}_blocks", (*stored, _BLOCK_BYTES), part=cut, dtype=torch.uint8)
+        scales = source.tensor(f"{name}_scales", stored, part=cut, dtype=torch.uint8)
+        dequantise_into(destination[index], blocks[0], scales[0])
+
+
+def _byte_values(device: torch.device) -> torch.Tensor:
+    """[256] int64: the two float32 elements that a byte holds, low nibble first, so that one lookup brings both."""
+    return torch.tensor([(_E2M1[byte & 15], _E2M1[byte >> 4]) for byte in range(256)], device=device).view(torch.int64).flatten()

@@ -1,0 +1,94 @@
+"""The Prometheus metrics of the gateway: names, labels and buckets. Knows neither engine nor HTTP; others bring the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_TTFT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TPOT_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
+_E2E_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+# name -> (help, unit of the value is in the name). Read from the engine's state when scraped.
+GAUGES: Mapping[str, str] = {
+    "requests_running": "Sequences that the engine computes in its steps",
+    "requests_waiting": "Sequences that wait for the engine",
+    "kv_usage_ratio": "Share of the KV pages that running sequences hold",
+    "engine_up": "1 when a request would be computed now",
+    "step_seconds": "Wall-clock duration of the engine's last step",
+    "step_host_seconds": "Part of the last step that was not the model",
+}
+COUNTERS: Mapping[str, str] = {
+    "prompt_tokens": "Prompt tokens that the engine admitted",
+    "generation_tokens": "Tokens generated",
+    "cached_prompt_tokens": "Prompt tokens that came from the prefix cache",
+    "preemptions": "Sequences that were preempted and computed again",
+    "engine_steps": "Steps of the engine",
+    "engine_restarts": "Engines started in place of a lost one",
+}
+
+
+class Metrics:
+    """One registry. `observe_request` once a request; everything about the engine is read when scraped."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter("tokenwell_requests", "HTTP requests answered", ("route", "status"), registry=self._registry)
+        self._ttft = _histogram("ttft_seconds", "Time to the first token", _TTFT_S, self._registry)
+        self._tpot = _histogram("tpot_seconds", "Time per output token after the first", _TPOT_S, self._registry)
+        self._e2e = _histogram("e2e_seconds", "Time from request to the end of its answer", _E2E_S, self._registry)
+
+    def count_request(self, route: str, status: int) -> None:
+        """One more answered HTTP request. `status` 499 means that the client left before the answer."""
+        self._requests.labels(route, str(status)).inc()
+
+    def observe_generation(self, *, ttft_s: float, tpot_s: float | None, e2e_s: float) -> None:
+        """The times of one generation; `tpot_s` is None for an answer of a single token."""
+        self._ttft.observe(ttft_s)
+        if tpot_s is not None:
+            self._tpot.observe(tpot_s)
+        self._e2e.observe(e2e_s)
+
+    def watch_engine(self, read: Callable[[], EngineNumbers]) -> None:
+        """Ask `read` for the engine's numbers at every scrape."""
+        self._registry.register(_EngineCollector(read))
+
+    def render(self) -> bytes:
+        """Everything in Prometheus text format."""
+        return generate_latest(self._registry)
+
+
+class EngineNumbers:
+    """Values for every name in GAUGES and COUNTERS, and the KV pages by state."""
+
+    def __init__(self, gauges: Mapping[str, float], counters: Mapping[str, float], kv_pages: Mapping[str, int]) -> None:
+        self.gauges = gauges
+        self.counters = counters
+        self.kv_pages = kv_pages  # "active" | "cached" | "free"
+
+
+class _EngineCollector:
+    """Turns EngineNumbers into metric families, when scraped."""
+
+    def __init__(self, read: Callable[[], EngineNumbers]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        numbers = self._read()
+        for name, about in GAUGES.items():
+            yield GaugeMetricFamily(f"tokenwell_{name}", about, value=numbers.gauges[name])
+        for name, about in COUNTERS.items():
+            yield CounterMetricFamily(f"tokenwell_{name}", about, value=numbers.counters[name])
+        pages = GaugeMetricFamily("tokenwell_kv_pages", "Pages of the KV cache by state", labels=("state",))
+        for state, count in numbers.kv_pages.items():
+            pages.add_metric((state,), count)
+        yield pages
+
+
+def _histogram(name: str, about: str, buckets: tuple[float, ...], registry: CollectorRegistry) -> Histogram:
+    return Histogram(f"tokenwell_{name}", about, buckets=buckets, registry=registry)

@@ -1,0 +1,160 @@
+"""A device that executes plans on a pool of token histories and checks that every row sees exactly what it should.
+
+A slot of a page holds what a key would depend on: the position and all tokens up to it. The "model" reads those through
+the page tables, as an attention kernel would, and derives the next token from what it reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tokenwell.engine.schedule.plan import RunRow, Sampled, StepPlan, StepResult
+from tokenwell.wire.cache import NULL_PAGE, KvGroup, first_live_page
+from tokenwell.wire.messages import TokenLogprob
+from tokenwell.wire.sampling import Sampling
+
+VOCABULARY = 5
+
+History = tuple[int, int]  # position, hash of the tokens up to it
+
+
+def group(page_tokens: int, window: int | None = None) -> KvGroup:
+    """A group of which only the paging matters."""
+    name = "full" if window is None else f"sliding-{window}"
+    return KvGroup(name, (0,), 1, 1, window, 2, page_tokens)
+
+
+def histories(tokens: list[int]) -> list[History]:
+    """What the slots of these tokens must hold."""
+    result, digest = [], 0
+    for position, token in enumerate(tokens):
+        digest = hash((digest, token))
+        result.append((position, digest))
+    return result
+
+
+def next_token(seen: History, vocabulary: int = VOCABULARY) -> int:
+    """The model: what follows a history."""
+    return hash(seen) % vocabulary
+
+
+def continuation(prompt: list[int], sampling: Sampling, max_model_len: int) -> tuple[list[int], str]:
+    """The tokens that a request must bring and why it ends, computed without any scheduler."""
+    tokens = list(prompt)
+    limit = min(len(prompt) + sampling.max_tokens, max_model_len)
+    while len(tokens) < limit:
+        tokens.append(next_token(histories(tokens)[-1]))
+        generated = len(tokens) - len(prompt)
+        if tokens[-1] in sampling.stop_ids and generated > sampling.min_tokens:
+            return tokens[len(prompt) :], "stop"
+    return tokens[len(prompt) :], "length"
+
+
+def prompt_logprob(position: int, token: int) -> TokenLogprob:
+    """What the device reports for the prompt token at a position."""
+    return TokenLogprob(-(position + token / 10))
+
+
+@dataclass
+class Row:
+    """What a rank remembers of a row."""
+
+    tokens: list[int]
+    prompt_tokens: int
+    sampling: Sampling
+    tables: list[list[int]]
+    computed: int | None = None  # unknown until the row runs: a prefix hit starts it anywhere
+
+
+@dataclass
+class Device:
+    """One rank."""
+
+    groups: tuple[KvGroup, ...]
+    num_pages: int
+    max_num_seqs: int
+    max_tokens: int
+    rows: dict[int, Row] = field(default_factory=dict)
+    pages: dict[int, dict[int, History]] = field(default_factory=dict)
+    steps: int = 0
+    computed_tokens: int = 0
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Run one plan; assertion errors tell where the plan is wrong."""
+        self.steps += 1
+        assert plan.step == self.steps
+        assert plan.run and 0 < plan.tokens <= self.max_tokens
+        self.computed_tokens += plan.tokens
+        for row in plan.drop:
+            del self.rows[row]  # a KeyError: dropped, but never added
+        read = [(target, dict(self.pages.get(source, {}))) for source, target in plan.copies]
+        assert not {source for source, _ in plan.copies} & {target for _, target in plan.copies}
+        self.pages.update(read)
+        for add in plan.add:
+            assert add.row not in self.rows and 0 <= add.row < self.max_num_seqs
+            self.rows[add.row] = Row(list(add.tokens), add.prompt_tokens, add.sampling, [list(pages) for pages in add.pages])
+        assert len({run.row for run in plan.run}) == len(plan.run)
+        for run in plan.run:
+            self._append_pages(run)
+        self._check_writers(plan)
+        for run in plan.run:
+            self._write(run)
+        results = [self._compute(run) for run in plan.run]
+        return StepResult(
+            plan.step,
+            tuple(sampled for sampled, _ in results if sampled),
+            {run.row: logprobs for run, (_, logprobs) in zip(plan.run, results, strict=True) if logprobs},
+        )
+
+    def _append_pages(self, run: RunRow) -> None:
+        row = self.rows[run.row]
+        assert run.count > 0 and run.start + run.count <= len(row.tokens)
+        assert row.computed in (None, run.start), "a row must continue where it stopped"
+        row.computed = run.start
+        for table, pages in zip(row.tables, run.pages, strict=True):
+            assert NULL_PAGE not in pages and all(page < self.num_pages for page in pages)
+            table.extend(pages)
+
+    def _check_writers(self, plan: StepPlan) -> None:
+        """Every page that is written is in one live place of one row, and copies go to such pages only."""
+        places: dict[int, int] = {}
+        for row in self.rows.values():
+            for kv, table in zip(self.groups, row.tables, strict=True):
+                for page in table[first_live_page(row.computed or 0, kv) :]:
+                    places[page] = places.get(page, 0) + 1
+        written = [target for _, target in plan.copies]
+        for run in plan.run:
+            for kv, table in zip(self.groups, self.rows[run.row].tables, strict=True):
+                written += table[run.start // kv.page_tokens : (run.start + run.count - 1) // kv.page_tokens + 1]
+        assert NULL_PAGE not in written
+        for page in written:
+            assert places[page] == 1, f"page {page} is written but held {places[page]} times"
+
+    def _write(self, run: RunRow) -> None:
+        row = self.rows[run.row]
+        values = histories(row.tokens)
+        for kv, table in zip(self.groups, row.tables, strict=True):
+            for position in range(run.start, run.start + run.count):
+                page, slot = table[position // kv.page_tokens], position % kv.page_tokens
+                self.pages.setdefault(page, {})[slot] = values[position]
+
+    def _compute(self, run: RunRow) -> tuple[Sampled | None, list[TokenLogprob]]:
+        row = self.rows[run.row]
+        values, seen = histories(row.tokens), None
+        for query in range(run.start, run.start + run.count):
+            for kv, table in zip(self.groups, row.tables, strict=True):
+                for position in range(0 if kv.window is None else max(0, query - kv.window + 1), query + 1):
+                    page = table[position // kv.page_tokens]
+                    assert page != NULL_PAGE
+                    seen = self.pages[page].get(position % kv.page_tokens)
+                    assert seen == values[position], f"row {run.row} sees {seen} at position {position} from {query}"
+        row.computed = end = run.start + run.count
+        logprobs = []
+        if row.sampling.prompt_logprobs is not None:
+            logprobs = [prompt_logprob(at, row.tokens[at]) for at in range(run.start + 1, min(end + 1, row.prompt_tokens))]
+        if not run.sample:
+            return None, logprobs
+        assert end == len(row.tokens) and seen is not None
+        row.tokens.append(next_token(seen))
+        logprob = None if row.sampling.logprobs is None else TokenLogprob(-float(end))
+        return Sampled(run.row, row.tokens[-1], logprob), logprobs
