@@ -20,9 +20,8 @@ _SAME_NUMBERS = {"gpt-oss-mxfp4": "gpt-oss"}
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """tiny(name, hub_style=False): the folder of a checkpoint of tests/tiny/recipes.py, built once a session. Do not change it."""
+    """tiny(name, hub_style=False): the folder of a checkpoint of tests/tiny/recipes.py, built once a session; read-only."""
     import torch
-
     from tests.tiny.build import build
 
     torch.set_num_threads(1)  # nothing this small gains from threads, and they wait for each other when the cores are busy

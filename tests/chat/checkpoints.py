@@ -15,6 +15,10 @@ TEXT = [
     "日本語のテキスト и немного кириллицы, 🙂🙃 and 👩‍👩‍👧.",
     "system user assistant tool developer role content name arguments",
 ]
+# Templates in the styles of public ones, with the same refusals and losses.
+TEMPLATES = {
+    path.stem: path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parent / "templates").glob("*.jinja"))
+}
 CHATML_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 import pytest
-
 from tests.house import rules
 from tests.house.rules import SERVICE_RULES, TEST_RULES, Rule, Source, sources
 

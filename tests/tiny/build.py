@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-
 from tests.tiny import hub
 from tests.tiny.mxfp4 import random_mxfp4, values
 from tests.tiny.recipes import RECIPES, Recipe
@@ -118,7 +118,7 @@ def _add_shared_kv(tensors: Tensors, recipe: Recipe) -> Tensors:
     return added
 
 
-def _rewrite(folder: Path, change: Any) -> None:
+def _rewrite(folder: Path, change: Callable[[Tensors], Tensors]) -> None:
     """Pass the tensors of each file through `change` and bring the index up to date."""
     weight_map = {}
     for file in sorted(folder.glob("*.safetensors")):

@@ -19,7 +19,7 @@ def published(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gemma4(config: dict[str, Any]) -> dict[str, Any]:
-    overrides = list(config.pop("per_layer_config").values())[0]
+    overrides = next(iter(config.pop("per_layer_config").values()))
     config["global_head_dim"] = overrides["head_dim"]
     config["num_global_key_value_heads"] = overrides.get("num_key_value_heads")
     return config

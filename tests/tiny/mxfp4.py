@@ -26,4 +26,4 @@ def values(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     magnitudes = numpy.array(_MAGNITUDES, dtype=numpy.float64)[codes & 7]
     signed = numpy.where(codes & 8, -magnitudes, magnitudes)
     scaled = numpy.ldexp(signed, scales.numpy().astype(numpy.int32)[..., None] - 127)
-    return torch.from_numpy(scaled.reshape(*packed.shape[:-2], -1).astype(numpy.float32))
+    return torch.from_numpy(scaled.reshape(*packed.shape[:-2], 2 * packed.shape[-2] * packed.shape[-1])).to(torch.float32)

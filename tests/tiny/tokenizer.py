@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-_TEXT = """The quick brown fox jumps over the lazy dog. Paged attention stores keys and values in blocks of equal size, and a block
-table maps positions to them. When the user asks the assistant for the weather in Paris, the assistant calls a tool and answers.
+_TEXT = """The quick brown fox jumps over the lazy dog. Paged attention stores keys and values in blocks of equal size, and
+a block table maps positions to them. When the user asks for the weather in Paris, the assistant calls a tool and answers.
 def add(first, second): return first + second  # {"name": "add", "arguments": {"first": 1, "second": 2}} 0123456789
-Grüße aus Köln, voilà, 你好世界, こんにちは, привет мир, 🙂👍 and the rest of the text that is there for the sake of the merges."""
+Grüße aus Köln, voilà, 你好世界, こんにちは, привет мир, 🙂👍 and some more text for the sake of the merges."""
 
 _CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 _LLAMA3 = (
@@ -23,14 +24,17 @@ _LLAMA3 = (
 )
 _GEMMA4 = (
     "{{ bos_token }}{% for message in messages %}"
-    "{{ '<|turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' + message['content'] | trim + '<turn|>\\n' }}"
+    "{{ '<|turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' }}"
+    "{{ message['content'] | trim + '<turn|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\\n' }}{% endif %}"
 )
 _MISTRAL = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
     "{% elif loop.first and message['role'] == 'system' %}{{ '[SYSTEM_PROMPT]' + message['content'] + '[/SYSTEM_PROMPT]' }}"
-    "{% else %}{{ raise_exception('Only user and assistant roles are supported, got ' + message['role'] + '.') }}{% endif %}{% endfor %}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported, got ' + message['role'] + '.') }}{% endif %}"
+    "{% endfor %}"
 )
 _HARMONY = (
     "{% for message in messages %}{{ '<|start|>' + message['role'] + '<|message|>' + message['content'] }}"

@@ -170,7 +170,7 @@ def ready_message(ready: Ready, url: str, catalogue: Catalogue, generated_key: s
 
 
 def capacity(ready: Ready) -> str:
-    """How many sessions of which length the KV cache holds at once, counted per layer group, as in `3 sessions x 32768 tokens`."""
+    """How many sessions of which length the KV cache holds at once, per layer group: `3 sessions x 32768 tokens or …`."""
     parts = []
     tokens = ready.max_model_len
     while tokens >= 1:

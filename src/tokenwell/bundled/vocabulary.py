@@ -47,23 +47,31 @@ def learn(corpus: str, size: int) -> tuple[dict[str, int], list[tuple[str, str]]
     """
     alphabet = byte_alphabet()
     frequency = Counter("".join(alphabet[byte] for byte in word.encode()) for word in _ASCII_WORDS.findall(corpus))
-    words = [(list(word), count) for word, count in frequency.items()]
+    words = {word: list(word) for word in frequency}  # a word -> the symbols that it consists of by now
+    pairs: Counter[tuple[str, str]] = Counter()
+    for word, symbols in words.items():
+        _count(pairs, symbols, frequency[word])
     vocabulary = {symbol: byte for byte, symbol in enumerate(alphabet)}
     merges: list[tuple[str, str]] = []
     while len(vocabulary) < size:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for symbols, count in words:
-            for pair in pairwise(symbols):
-                pairs[pair] += count
-        if not pairs:
+        most = max(pairs.values(), default=0)
+        if most == 0:
             raise ValueError(f"the corpus gives only {len(vocabulary)} tokens, not {size}")
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        best = min(pair for pair, count in pairs.items() if count == most)
         merges.append(best)
         vocabulary.setdefault("".join(best), len(vocabulary))
-        for symbols, _ in words:
-            _merge(symbols, best)
-        words = [(symbols, count) for symbols, count in words if len(symbols) > 1]
+        for word, symbols in words.items():
+            if best[0] in symbols and best[1] in symbols:
+                _count(pairs, symbols, -frequency[word])
+                _merge(symbols, best)
+                _count(pairs, symbols, frequency[word])
     return vocabulary, merges
+
+
+def _count(pairs: Counter[tuple[str, str]], symbols: list[str], times: int) -> None:
+    """Add the pairs of neighbours of one word, `times` times."""
+    for pair in pairwise(symbols):
+        pairs[pair] += times
 
 
 def _merge(symbols: list[str], pair: tuple[str, str]) -> None:

@@ -7,7 +7,7 @@ conversation always gives the same text. Knows no checkpoints and no tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -67,6 +67,8 @@ _SYSTEM = Message(role="system", content="probe_system_1")
 _LATER = Message(role="system", content="probe_system_2")
 _ANSWER = Message(role="assistant", content="probe_answer_1")
 
+_BUSY = Message(role="assistant", content="probe_text", reasoning="probe_thought", tool_calls=(_call(1),))
+
 _TOOL_REPAIRS = (
     repairs.SHORT_CALL_IDS,
     repairs.ARGUMENTS_AS_TEXT,
@@ -83,6 +85,7 @@ _PROBES = (
         (repairs.ASSISTANTS_MERGED,),
     ),
     _Probe("a system message", (_SYSTEM, _FIRST), ("probe_system_1", "probe_user_1"), (repairs.LEADING_AS_USER,)),
+    _Probe("a system message alone", (_SYSTEM,), ("probe_system_1",), (repairs.SOME_USER,)),
     _Probe(
         "two system messages at the start",
         (_SYSTEM, _LATER, _FIRST),
@@ -109,9 +112,15 @@ _PROBES = (
     ),
     _Probe(
         "text and reasoning beside a tool call",
-        (_FIRST, Message(role="assistant", content="probe_text", reasoning="probe_thought", tool_calls=(_call(1),)), _result(1)),
+        (_FIRST, _BUSY, _result(1)),
         ("probe_text", "probe_call_1", "probe_result_1"),
         (repairs.TEXT_INTO_REASONING,),
+    ),
+    _Probe(
+        "text beside an earlier tool call",
+        (_FIRST, _BUSY, _result(1), _ANSWER, _SECOND),
+        ("probe_text", "probe_call_1", "probe_result_1", "probe_answer_1"),
+        (repairs.TEXT_BEFORE_CALLS,),
     ),
 )
 _DEVELOPER = _Probe(
@@ -136,23 +145,19 @@ def probe(template: Template, variables: Mapping[str, Any]) -> Abilities:
 def _needed(template: Template, variables: Mapping[str, Any]) -> tuple[tuple[Repair, ...], tuple[str, ...]]:
     """The repairs for all probes, and what stays impossible."""
     chosen: tuple[Repair, ...] = ()
-    lacking: list[str] = []
     # Generic templates print any role's name, but a model knows only those that its template was written for.
     if not template.mentions("developer") or not _passes(template, _DEVELOPER, (), variables):
         chosen = (repairs.DEVELOPER_AS_SYSTEM,)
     for each in _PROBES:
-        for extra in _subsets(each.candidates):
-            if _passes(template, each, (*chosen, *extra), variables):
-                chosen = (*chosen, *extra)
-                break
-        else:
-            lacking.append(each.about)
-    return chosen, tuple(lacking)
+        passing = (extra for extra in _subsets(each.candidates, 4) if _passes(template, each, (*chosen, *extra), variables))
+        chosen = (*chosen, *next(passing, ()))
+    return chosen, tuple(each.about for each in _PROBES if not _passes(template, each, chosen, variables))
 
 
-def _subsets(candidates: tuple[Repair, ...]) -> Iterator[tuple[Repair, ...]]:
-    for size in range(len(candidates) + 1):
-        yield from combinations(candidates, size)
+def _subsets(candidates: Sequence[Repair], most: int) -> list[tuple[Repair, ...]]:
+    """Sets of at most `most` repairs, the smallest first; those that give up the template's own tool format at the end."""
+    sets = [some for size in range(most + 1) for some in combinations(candidates, size)]
+    return sorted(sets, key=lambda some: repairs.TOOLS_AS_TEXT in some)
 
 
 def _passes(template: Template, each: _Probe, active: Iterable[Repair], variables: Mapping[str, Any]) -> bool:
@@ -186,9 +191,11 @@ def attempts(turns: list[Turn], own: tuple[Repair, ...]) -> Iterator[tuple[list[
 
     Each comes with the repairs that were added; combinations that change nothing new are left out.
     """
-    seen: list[list[Turn]] = []
+    first = repairs.apply(turns, own)
+    yield first, ()
+    seen = [first]
     others = [repair for repair in repairs.BY_SIZE if repair not in own]
-    for extra in [(), *combinations(others, 1), *combinations(others, 2), tuple(others)]:
+    for extra in [*_subsets(others, 2), tuple(others)]:
         changed = repairs.apply(turns, (*own, *extra))
         if changed not in seen:
             seen.append(changed)

@@ -157,10 +157,29 @@ def _text_into_reasoning(turns: list[Turn]) -> list[Turn]:
     return result
 
 
-def _user_first(turns: list[Turn]) -> list[Turn]:
-    """An empty user turn after the instructions when the assistant speaks first or nobody does."""
+def _text_before_calls(turns: list[Turn]) -> list[Turn]:
+    """Text, and the reasoning that led to it, in a turn of its own, for templates that print only the calls of a turn."""
+    result = []
+    for turn in turns:
+        if "tool_calls" in turn and turn["content"]:
+            result.append({key: value for key, value in turn.items() if key != "tool_calls"})
+            turn = {"role": "assistant", "content": "", "tool_calls": turn["tool_calls"]}
+        result.append(turn)
+    return result
+
+
+def _some_user(turns: list[Turn]) -> list[Turn]:
+    """An empty user turn after the instructions when no user speaks at all."""
+    if any(turn["role"] == "user" for turn in turns):
+        return turns
     count = _leading(turns)
-    if count < len(turns) and turns[count]["role"] == "user":
+    return [*turns[:count], {"role": "user", "content": ""}, *turns[count:]]
+
+
+def _user_first(turns: list[Turn]) -> list[Turn]:
+    """An empty user turn after the instructions when someone else speaks first."""
+    count = _leading(turns)
+    if count == len(turns) or turns[count]["role"] == "user":
         return turns
     return [*turns[:count], {"role": "user", "content": ""}, *turns[count:]]
 
@@ -205,6 +224,8 @@ NO_CONTENT_BESIDE_CALLS = Repair("empty content beside tool calls is none", _no_
 CALLS_ONE_BY_ONE = Repair("parallel tool calls become one call a message", _calls_one_by_one)
 SHORT_CALL_IDS = Repair("ids of tool calls become nine letters and digits", _short_call_ids)
 TEXT_INTO_REASONING = Repair("text beside tool calls joins the reasoning", _text_into_reasoning)
+TEXT_BEFORE_CALLS = Repair("text beside tool calls becomes a message before them", _text_before_calls)
+SOME_USER = Repair("an empty user message is added where there is none", _some_user)
 USER_FIRST = Repair("an empty user message opens the conversation", _user_first)
 RESULTS_CLOSED = Repair("an empty answer closes tool results before a user message", _results_closed)
 USERS_MERGED = Repair("consecutive user messages become one", lambda turns: _merged(turns, "user"))
@@ -218,11 +239,13 @@ ORDER = (
     LEADING_AS_USER,
     TOOLS_AS_TEXT,
     CALLS_ONE_BY_ONE,
+    SOME_USER,
     USER_FIRST,
     RESULTS_CLOSED,
     USERS_MERGED,
     ASSISTANTS_MERGED,
     TEXT_INTO_REASONING,
+    TEXT_BEFORE_CALLS,
     ARGUMENTS_AS_OBJECT,
     ARGUMENTS_AS_TEXT,
     SHORT_CALL_IDS,
@@ -231,6 +254,7 @@ ORDER = (
 
 # The same from the smallest change to the largest: the order in which they are tried.
 BY_SIZE = (
+    SOME_USER,
     USER_FIRST,
     RESULTS_CLOSED,
     USERS_MERGED,
@@ -240,6 +264,7 @@ BY_SIZE = (
     ARGUMENTS_AS_TEXT,
     NO_CONTENT_BESIDE_CALLS,
     TEXT_INTO_REASONING,
+    TEXT_BEFORE_CALLS,
     CALLS_ONE_BY_ONE,
     DEVELOPER_AS_SYSTEM,
     LEADING_MERGED,

@@ -28,5 +28,5 @@ def as_toml(loaded: Loaded) -> str:
 
 
 def _toml(value: object) -> str:
-    # JSON's texts, numbers, lists and truth values are TOML's too.
-    return "(not set)" if value is None else json.dumps(value)
+    # JSON's texts, numbers, lists and truth values are TOML's too, but for escapes of characters beyond U+FFFF.
+    return "(not set)" if value is None else json.dumps(value, ensure_ascii=False)

@@ -24,13 +24,12 @@ def group(page_tokens: int, window: int | None = None) -> KvGroup:
     return KvGroup(name, (0,), 1, 1, window, 2, page_tokens)
 
 
-def histories(tokens: list[int]) -> list[History]:
-    """What the slots of these tokens must hold."""
-    result, digest = [], 0
-    for position, token in enumerate(tokens):
-        digest = hash((digest, token))
-        result.append((position, digest))
-    return result
+def extend(values: list[History], tokens: list[int]) -> list[History]:
+    """Add what the slots of the tokens behind `values` must hold."""
+    for position in range(len(values), len(tokens)):
+        digest = values[-1][1] if values else 0
+        values.append((position, hash((digest, tokens[position]))))
+    return values
 
 
 def next_token(seen: History, vocabulary: int = VOCABULARY) -> int:
@@ -40,10 +39,10 @@ def next_token(seen: History, vocabulary: int = VOCABULARY) -> int:
 
 def continuation(prompt: list[int], sampling: Sampling, max_model_len: int) -> tuple[list[int], str]:
     """The tokens that a request must bring and why it ends, computed without any scheduler."""
-    tokens = list(prompt)
+    tokens, values = list(prompt), []
     limit = min(len(prompt) + sampling.max_tokens, max_model_len)
     while len(tokens) < limit:
-        tokens.append(next_token(histories(tokens)[-1]))
+        tokens.append(next_token(extend(values, tokens)[-1]))
         generated = len(tokens) - len(prompt)
         if tokens[-1] in sampling.stop_ids and generated > sampling.min_tokens:
             return tokens[len(prompt) :], "stop"
@@ -63,6 +62,7 @@ class Row:
     prompt_tokens: int
     sampling: Sampling
     tables: list[list[int]]
+    values: list[History] = field(default_factory=list)
     computed: int | None = None  # unknown until the row runs: a prefix hit starts it anywhere
 
 
@@ -132,7 +132,7 @@ class Device:
 
     def _write(self, run: RunRow) -> None:
         row = self.rows[run.row]
-        values = histories(row.tokens)
+        values = extend(row.values, row.tokens)
         for kv, table in zip(self.groups, row.tables, strict=True):
             for position in range(run.start, run.start + run.count):
                 page, slot = table[position // kv.page_tokens], position % kv.page_tokens
@@ -140,7 +140,7 @@ class Device:
 
     def _compute(self, run: RunRow) -> tuple[Sampled | None, list[TokenLogprob]]:
         row = self.rows[run.row]
-        values, seen = histories(row.tokens), None
+        values, seen = row.values, None
         for query in range(run.start, run.start + run.count):
             for kv, table in zip(self.groups, row.tables, strict=True):
                 for position in range(0 if kv.window is None else max(0, query - kv.window + 1), query + 1):

@@ -14,8 +14,6 @@ from tokenwell.wire.cache import KvGroup, sequence_pages
 from tokenwell.wire.messages import Generate, Output
 from tokenwell.wire.sampling import Sampling
 
-MAX_MODEL_LEN = 40
-
 kv_groups = st.builds(group, st.sampled_from([1, 2, 3, 4, 8]), st.none() | st.integers(1, 20))
 samplings = st.builds(
     Sampling,
@@ -40,15 +38,25 @@ class SchedulerMachine(RuleBasedStateMachine):
     """Clients that come, go and read, a loop that steps, and a device that executes."""
 
     @initialize(
+        max_model_len=st.sampled_from([1, 12, 40, 40, 160]),
         groups=st.lists(kv_groups, min_size=1, max_size=3).map(tuple),
         spare=st.sampled_from([0, 0, 1, 3, 10, 60]),
         max_num_seqs=st.integers(1, 5),
         budget=st.sampled_from([1, 2, 3, 5, 16, 64]),
         prefix_cache=st.sampled_from([True, True, True, False]),
     )
-    def start(self, groups: tuple[KvGroup, ...], spare: int, max_num_seqs: int, budget: int, prefix_cache: bool) -> None:
-        num_pages = sequence_pages(MAX_MODEL_LEN, budget, groups) + 1 + spare
-        self.scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, MAX_MODEL_LEN, prefix_cache)
+    def start(
+        self,
+        max_model_len: int,
+        groups: tuple[KvGroup, ...],
+        spare: int,
+        max_num_seqs: int,
+        budget: int,
+        prefix_cache: bool,
+    ) -> None:
+        num_pages = sequence_pages(max_model_len, budget, groups) + 1 + spare
+        self.scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, max_model_len, prefix_cache)
+        self.max_model_len = max_model_len
         self.device = Device(groups, num_pages, max_num_seqs, budget)
         self.max_num_seqs = max_num_seqs
         self.asked: dict[str, Asked] = {}
@@ -58,13 +66,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         own=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=25),
+        repeat=st.sampled_from([1, 1, 5]),
         sampling=samplings,
         twins=st.sampled_from([1, 1, 1, 3]),
     )
-    def add(self, data: st.DataObject, own: list[int], sampling: Sampling, twins: int) -> None:
+    def add(self, data: st.DataObject, own: list[int], repeat: int, sampling: Sampling, twins: int) -> None:
         text = data.draw(st.sampled_from(self.texts))
         cut = data.draw(st.integers(0, len(text)))
-        prompt = (text[:cut] + own)[:MAX_MODEL_LEN]
+        prompt = (text[:cut] + own * repeat)[: self.max_model_len]
         for _ in range(twins):
             self.count += 1
             request = Generate(f"r{self.count}", prompt, sampling)
@@ -111,7 +120,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def finished(self, asked: Asked) -> None:
         prompt, sampling = asked.request.prompt, asked.request.sampling
-        tokens, finish = continuation(prompt, sampling, MAX_MODEL_LEN)
+        tokens, finish = continuation(prompt, sampling, self.max_model_len)
         assert asked.tokens == tokens
         last = asked.outputs[-1]
         assert (last.finish, last.stop_id) == (finish, tokens[-1] if finish == "stop" else None)
@@ -146,7 +155,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
             return
-        bound = self.device.steps + 200 * MAX_MODEL_LEN * (len(self.asked) + 1)
+        bound = self.device.steps + 200 * self.max_model_len * (len(self.asked) + 1)
         while self.asked:
             assert self.device.steps < bound, "some sequence never ends"
             self.step()
@@ -156,5 +165,5 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(
-    max_examples=1500, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -74,8 +74,10 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f'{index} has no "weight_map" object with tensor names and files. Download it again.')
     for name, file in weight_map.items():
-        if not isinstance(file, str) or not file or Path(file).name != file:
-            raise CheckpointError(f"{index} puts tensor {name!r} into {file!r}, which is not the name of a file in the folder.")
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index} puts tensor {name!r} into {file!r}, which is not the name of a *.safetensors file in the folder."
+            )
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index.parent / file} is missing; {index.name} says that it holds {name!r}. Download it.")
     return weight_map

@@ -103,12 +103,12 @@ def _check_start(file: Path, size: int, first: bytes, length: int) -> None:
 
 def _entries(file: Path, text: bytes) -> dict[str, _Entry]:
     try:
-        raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        raw = msgspec.json.decode(text.decode(), type=dict[str, msgspec.Raw])
+        msgspec.json.decode(raw.pop("__metadata__", b"{}"), type=dict[str, str])  # free text of the writer, not used
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file} is corrupt: its header is not a JSON object of tensors ({error}). Download it again."
         ) from error
-    raw.pop("__metadata__", None)  # free text of the writer
     entries = {}
     for name, value in raw.items():
         try:

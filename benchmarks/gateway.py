@@ -1,0 +1,101 @@
+"""How many SSE chunks a second does the gateway alone carry? The real gateway, a fake engine, raw sockets.
+
+Prints one JSON line. `chunks_per_s` is wall clock with everything on this machine's cores; `chunks_per_cpu_s` counts the
+gateway process's own processor time, which is what one core of its own would carry. Two loads: "flood" pushes as fast as the
+fake engine can, so that chunks queue up and share socket writes; "paced" leaves time between steps, so that every chunk wakes
+its stream and is written alone, the gateway's worst case. `ratio` is the paced chunks_per_cpu_s over the target of 20,000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.fakes.checkpoint import write_checkpoint  # noqa: E402
+from tests.fakes.running import Running  # noqa: E402
+
+TARGET_CHUNKS_PER_S = 20_000
+
+
+def read_all(port: int, streams: int, tokens: int, path: str) -> None:
+    """The client process: open every stream, read to the end, print chunks, first and last time."""
+    body = {"max_tokens": tokens, "ignore_eos": True, "stream": True}
+    body |= {"messages": [{"role": "user", "content": "hello"}]} if "chat" in path else {"prompt": "hello"}
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+    selector = selectors.DefaultSelector()
+    for _ in range(streams):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(head.encode() + data)
+        selector.register(connection, selectors.EVENT_READ)
+    chunks, unfinished, started = 0, streams, time.monotonic()
+    while unfinished:
+        for key, _ in selector.select():
+            assert isinstance(key.fileobj, socket.socket)
+            received = key.fileobj.recv(1 << 18)
+            chunks += received.count(b"data: {")
+            if not received:
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+                unfinished -= 1
+    print(json.dumps({"chunks": chunks, "seconds": time.monotonic() - started}))
+
+
+def measure(streams: int, tokens: int, path: str, steps_per_s: float) -> dict[str, float]:
+    """One run against a fresh gateway."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = write_checkpoint(folder / "checkpoint")
+        engine = ("--max-model-len", str(tokens + 100), "--max-num-seqs", str(streams), "--rate", str(steps_per_s))
+        with Running(checkpoint, folder, *engine) as running:
+            running.ready()
+            gateway = psutil.Process(running.process.pid)
+            before = gateway.cpu_times()
+            client = [sys.executable, __file__, "--client", str(running.port), "--streams", str(streams)]
+            client += ["--tokens", str(tokens), "--path", path]
+            result = json.loads(subprocess.run(client, check=True, capture_output=True, text=True).stdout)
+            after = gateway.cpu_times()
+            memory = gateway.memory_info().rss
+    cpu_s = after.user + after.system - before.user - before.system
+    assert result["chunks"] >= streams * tokens, "tokens were lost"
+    return {
+        "chunks": result["chunks"],
+        "chunks_per_s": round(result["chunks"] / result["seconds"]),
+        "chunks_per_cpu_s": round(result["chunks"] / cpu_s),
+        "gateway_rss_mb": round(memory / 1e6, 1),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=3000)
+    parser.add_argument("--steps-per-s", type=float, default=400, help="of the paced load; each step is one token a stream")
+    parser.add_argument("--path", default="/v1/chat/completions")
+    parser.add_argument("--client", type=int, help="internal: read from the gateway on this port")
+    wanted = parser.parse_args()
+    if wanted.client is not None:
+        read_all(wanted.client, wanted.streams, wanted.tokens, wanted.path)
+        return
+    flood = measure(wanted.streams, wanted.tokens, wanted.path, 0)
+    paced = measure(wanted.streams, wanted.tokens // 4, wanted.path, wanted.steps_per_s)
+    ratio = round(paced["chunks_per_cpu_s"] / TARGET_CHUNKS_PER_S, 2)
+    question = {"question": "gateway SSE chunks a second", "streams": wanted.streams, "tokens": wanted.tokens}
+    print(json.dumps({**question, "flood": flood, "paced": paced, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()
