@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.chat.checkpoints import TEMPLATES, byte_level_json, sentencepiece_json, write_checkpoint
+from tests.chat.checkpoints import TEMPLATES, sentencepiece_json, write_checkpoint
 
 from tokenwell.chat.conversation import ChatError, Conversation, Message
 from tokenwell.chat.events import Content
@@ -104,7 +104,8 @@ def test_streams_stop_at_stop_strings(chatml: ChatModel) -> None:
 
 
 def test_an_answer_starts_a_text_and_a_continuation_goes_on(tmp_path: Path) -> None:
-    model = ChatModel.load(write_checkpoint(tmp_path, sentencepiece_json(), chat_template_jinja=TEMPLATES["mistral"]))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATES["mistral"]}
+    model = ChatModel.load(write_checkpoint(tmp_path, sentencepiece_json(), tokenizer_config=config))
     ids = [model.tokenizer.id_of("▁the") or 0]
     opened = Conversation(messages=(Message("user", "u"), Message("assistant", "in")), continue_final_message=True)
     for prompt, expected in ((model.render(HELLO), "the"), (model.render(opened), " the"), (None, " the")):
@@ -126,11 +127,6 @@ def test_many_threads_render_the_same(chatml: ChatModel) -> None:
 
 
 def test_the_import_is_light() -> None:
-    code = "import sys, tokenwell.chat.model; print([m for m in ('torch', 'transformers', 'starlette', 'numpy') if m in sys.modules])"
+    code = "import sys, tokenwell.chat.model; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "[]"
-
-
-def test_byte_level_vocabulary_is_small_enough_to_miss_merges() -> None:
-    assert byte_level_json()  # the sample itself is deterministic
-    assert byte_level_json() == byte_level_json.__wrapped__()
+    assert not {"torch", "transformers", "starlette", "numpy", "huggingface_hub"} & set(done.stdout.split())

@@ -235,7 +235,7 @@ def test_an_unforeseen_refusal_is_repaired_once_and_told(caplog: pytest.LogCaptu
     renderer = renderer_of(source)
     with caplog.at_level(logging.INFO, logger="tokenwell"):
         for _ in range(2):
-            assert renderer.render(Conversation(messages=(Message("assistant", "a"),))) == "[][a]"
+            assert renderer.render(Conversation(messages=(Message("assistant", "a"), Message("user", "u")))) == "[][a][u]"
     assert [record.message for record in caplog.records] == [
         "the chat template refused a conversation; repaired: an empty user message opens the conversation"
     ]

@@ -25,7 +25,7 @@ FORBIDDEN = [
 ]
 
 # What the gateway process runs; importing it is most of its start.
-GATEWAY = ["tokenwell.cli.main", "tokenwell.service.run", "tokenwell.api.app"]
+GATEWAY = ["tokenwell.cli.main", "tokenwell.api.server"]
 
 _MEASURE = """
 import json, sys, time

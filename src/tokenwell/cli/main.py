@@ -53,7 +53,7 @@ def serve(
     from tokenwell.cli.model import with_model
 
     settings = with_model(options.load_with_flags(context))
-    from tokenwell.service.run import serve as run_service  # after the settings are known to be good: it takes longest
+    from tokenwell.api.server import serve as run_service  # after the settings are known to be good: it takes longest
 
     raise typer.Exit(run_service(settings))
 

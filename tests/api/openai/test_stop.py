@@ -16,7 +16,7 @@ SCRIPT = "Hello there, 東京 🙂. The END of it, and then much more text that 
 @pytest.fixture(scope="module", params=[1, 5], ids=["token by token", "five at once"])
 def scripted(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("scripted")
-    with Running(checkpoint, folder, "--script", SCRIPT, "--burst", str(request.param)) as running:
+    with Running(checkpoint, folder, "--script", SCRIPT, "--rate", "800", "--burst", str(request.param)) as running:
         yield running.ready()
 
 

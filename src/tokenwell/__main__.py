@@ -1,0 +1,6 @@
+"""`python -m tokenwell` is the `tokenwell` command."""
+
+from tokenwell.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A real service in processes of its own, as a user starts it, and what tests want to know of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_START_S = 90.0
+
+
+@dataclass
+class Service:
+    """A running `tokenwell serve`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a GET."""
+        return self._open(urllib.request.Request(self.url + path))
+
+    def post(self, path: str, body: Any, timeout: float = 120) -> tuple[int, Any]:
+        """Status and parsed body of a POST of JSON."""
+        request = urllib.request.Request(
+            self.url + path, data=json.dumps(body).encode(), headers={"content-type": "application/json"}
+        )
+        status, text = self._open(request, timeout)
+        return status, json.loads(text)
+
+    def _open(self, request: urllib.request.Request, timeout: float = 10) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """One sample of /metrics by its full name, labels included as they are printed."""
+        for line in self.get("/metrics")[1].splitlines():
+            if line.rsplit(" ", 1)[0] == name:
+                return float(line.rsplit(" ", 1)[1])
+        raise KeyError(name)
+
+    def wait_until(self, what: str, true: Any, within: float = 20.0) -> None:
+        """Poll until `true()` holds; AssertionError naming `what` with the service's log after `within` seconds."""
+        deadline = time.monotonic() + within
+        while not true():
+            assert time.monotonic() < deadline, f"{what} did not happen within {within} s; the log:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
+    def engine_pid(self) -> int:
+        """The engine's process id."""
+        listing = subprocess.run(["pgrep", "-f", "--", f"tokenwell.engine .*{self.process.pid}"], capture_output=True, text=True)
+        return int(listing.stdout.split()[0])
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serve(folder: Path | None, log: Path, *flags: str) -> Iterator[Service]:
+    """Start `tokenwell serve [folder] flags`, wait until it is healthy, stop it afterwards."""
+    service = start(folder, log, *flags)
+    try:
+        wait_healthy(service)
+        yield service
+    finally:
+        stop(service)
+
+
+def start(folder: Path | None, log: Path, *flags: str) -> Service:
+    """Start a service and return at once."""
+    port = free_port()
+    model = [str(folder)] if folder else []
+    command = [sys.executable, "-m", "tokenwell", "serve", *model, "--port", str(port), *flags]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWELL_")}
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
+    return Service(f"http://127.0.0.1:{port}", process, log)
+
+
+def wait_healthy(service: Service) -> None:
+    """Wait until /health answers 200."""
+
+    def healthy() -> bool:
+        assert service.process.poll() is None, f"the service left; its log:\n{service.log.read_text()}"
+        try:
+            return service.get("/health")[0] == 200
+        except OSError:
+            return False
+
+    service.wait_until("a healthy service", healthy, _START_S)
+
+
+def stop(service: Service) -> None:
+    """SIGTERM, and SIGKILL if that is not enough."""
+    service.process.send_signal(signal.SIGTERM)
+    try:
+        service.process.wait(20)
+    except subprocess.TimeoutExpired:
+        service.process.kill()
+        service.process.wait()

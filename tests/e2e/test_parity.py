@@ -1,0 +1,146 @@
+"""Every architecture through the real HTTP API in float32 against transformers: greedy tokens and prompt log-probabilities.
+
+One service takes whole prompts; the other computes at most 16 tokens a step in a cache too small for the batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import Reference, Tiny
+from tests.e2e import service as services
+from tests.e2e.service import Service
+from tests.tiny.recipes import RECIPES
+from tokenwell.engine.models.config import Raw
+from tokenwell.engine.models.registry import find
+from tokenwell.engine.run.kv import LayerKv, group_layers
+from tokenwell.wire.cache import sequence_pages
+
+LENGTHS = (3, 9, 17, 24, 31, 40, 52, 61)
+NEW_TOKENS = 96
+WINDOW = 192
+CHUNK = 16
+
+
+def prompts() -> list[list[int]]:
+    """Eight different prompts."""
+    generator = torch.Generator().manual_seed(11)
+    return [torch.randint(0, 380, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+@dataclass
+class Pair:
+    """Two services of one checkpoint and what transformers says of it."""
+
+    whole: Service
+    chunked: Service
+    expected: list[tuple[list[int], torch.Tensor]]  # per prompt: continuation, log-probabilities
+
+
+def small_cache_gib(folder: Path) -> float:
+    """A KV cache that holds about one and a half sequences of WINDOW tokens."""
+    config = json.loads((folder / "config.json").read_text())
+    facts = find(config).read(Raw(config))
+    layers = [
+        LayerKv(index if layer.owner is None else layer.owner, layer.kv_heads, layer.head_dim, layer.window)
+        for index, layer in enumerate(facts.layers)
+    ]
+    groups, page_bytes = group_layers(layers, 4, 16)
+    return (1.5 * sequence_pages(WINDOW, CHUNK, groups) + 1) * page_bytes / (1 << 30)
+
+
+@pytest.fixture(scope="module", params=[*RECIPES, "gemma4-e-hub", "gemma4-moe-hub", "gpt-oss-mxfp4-hub", "llama3-hub", "qwen3-moe-hub"])
+def pair(
+    request: pytest.FixtureRequest, tiny: Tiny, reference: Reference, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    name = request.param.removesuffix("-hub")
+    folder = tiny(name, hub_style=request.param.endswith("-hub"))
+    logs = tmp_path_factory.mktemp("parity")
+    small = [
+        f"--max-num-batched-tokens={CHUNK}",
+        f"--max-model-len={WINDOW}",
+        f"--kv-cache-gib={small_cache_gib(folder):.9f}",
+    ]
+    whole = services.start(folder, logs / "whole.log", "--dtype=float32", "--threads=1")
+    chunked = services.start(folder, logs / "chunked.log", "--dtype=float32", "--threads=1", *small)
+    try:
+        expected = [reference(name, prompt, NEW_TOKENS) for prompt in prompts()]
+        services.wait_healthy(whole)
+        services.wait_healthy(chunked)
+        yield Pair(whole, chunked, expected)
+    finally:
+        services.stop(whole)
+        services.stop(chunked)
+
+
+def complete(service: Service, prompt: list[int], new_tokens: int, **more: Any) -> dict[str, Any]:
+    """A greedy completion; the response."""
+    body = {"prompt": prompt, "max_tokens": new_tokens, "temperature": 0, "ignore_eos": True, "return_token_ids": True, **more}
+    status, answer = service.post("/v1/completions", body)
+    assert status == 200, answer
+    response: dict[str, Any] = answer
+    return response
+
+
+def continuation(service: Service, prompt: list[int], new_tokens: int = NEW_TOKENS) -> list[int]:
+    ids: list[int] = complete(service, prompt, new_tokens)["choices"][0]["token_ids"]
+    return ids
+
+
+def check_prompt_logprobs(service: Service, pair: Pair) -> None:
+    for prompt, (_, table) in zip(prompts(), pair.expected, strict=True):
+        choice = complete(service, prompt, 1, echo=True, logprobs=1)["choices"][0]
+        logprobs = choice["logprobs"]["token_logprobs"][: len(prompt)]
+        assert logprobs[0] is None
+        expected = [table[position - 1, prompt[position]].item() for position in range(1, len(prompt))]
+        assert logprobs[1:] == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_request_at_a_time(pair: Pair) -> None:
+    for prompt, (expected, _) in zip(prompts(), pair.expected, strict=True):
+        assert continuation(pair.whole, prompt) == expected
+
+
+def test_prompt_logprobs(pair: Pair) -> None:
+    check_prompt_logprobs(pair.whole, pair)
+
+
+def test_after_a_prefix_hit(pair: Pair) -> None:
+    """The prompt plus some of its continuation: all of it but one token comes from the cache, generated tokens included."""
+    for prompt, (expected, _) in zip(prompts(), pair.expected, strict=True):
+        continuation(pair.whole, prompt)
+        longer = prompt + expected[:32]
+        response = complete(pair.whole, longer, 64)
+        assert response["usage"]["prompt_tokens_details"]["cached_tokens"] == len(longer) - 1
+        assert response["choices"][0]["token_ids"] == expected[32:]
+
+
+def test_eight_requests_at_once(pair: Pair) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda prompt: continuation(pair.whole, prompt), prompts()))
+    assert answers == [expected for expected, _ in pair.expected]
+
+
+def test_chunked_prefill(pair: Pair) -> None:
+    for prompt, (expected, _) in zip(prompts()[-3:], pair.expected[-3:], strict=True):
+        assert continuation(pair.chunked, prompt) == expected
+
+
+def test_prompt_logprobs_in_chunks(pair: Pair) -> None:
+    check_prompt_logprobs(pair.chunked, pair)
+
+
+def test_under_preemption(pair: Pair) -> None:
+    before = pair.chunked.metric("tokenwell_preemptions_total")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda prompt: continuation(pair.chunked, prompt), prompts()))
+    assert answers == [expected for expected, _ in pair.expected]
+    assert pair.chunked.metric("tokenwell_preemptions_total") > before
