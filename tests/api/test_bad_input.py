@@ -25,7 +25,7 @@ def still_fine(gateway: Running) -> Iterator[None]:
 
 def error_of(gateway: Running, path: str, body: Any, status: int = 400) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = gateway.client.post(path, content=content)
+    answer = gateway.client.post(path, content=content, timeout=60)
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"] and "Traceback" not in error["message"]

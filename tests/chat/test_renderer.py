@@ -120,9 +120,40 @@ def test_repairs_are_those_that_each_style_needs() -> None:
     assert repairs.LEADING_AS_USER in names["gemma2"] and repairs.TOOLS_AS_TEXT in names["gemma2"]
     assert repairs.SHORT_CALL_IDS in names["mistral"] and repairs.USERS_MERGED in names["mistral"]
     assert repairs.TOOLS_AS_TEXT not in names["mistral"]
-    assert repairs.DEVELOPER_AS_SYSTEM not in names["harmony"]
+    assert repairs.DEVELOPER_AS_SYSTEM not in names["harmony"] | names["gemma4"]
     assert {repairs.CALLS_ONE_BY_ONE, repairs.TEXT_INTO_REASONING} <= names["harmony"]
     assert {repairs.ARGUMENTS_AS_TEXT, repairs.NO_CONTENT_BESIDE_CALLS} <= names["deepseek"]
+
+
+def test_results_join_their_calls_where_the_template_wants_them_there() -> None:
+    assert repairs.RESPONSES_BESIDE_CALLS in RENDERERS["gemma4"].abilities.repairs
+    calls = (Message("user", "u"), Message("assistant", tool_calls=(CALL,)), Message("tool", "r", tool_call_id="call_1"))
+    text = render("gemma4", *calls)
+    opened = '<|turn>model\n<|tool_call>call:get_weather{city:<|"|>Paris<|"|>}<tool_call|>'
+    opened += '<|tool_response>response:get_weather{value:<|"|>r<|"|>}<tool_response|>'
+    assert text.endswith(opened)
+    longer = render("gemma4", *calls, Message("assistant", "done"), Message("user", "v"))
+    assert longer.startswith(text + "done<turn|>\n<|turn>user\nv<turn|>\n")
+    with_text = (
+        Message("user", "u"),
+        Message("assistant", "look", tool_calls=(CALL,)),
+        Message("tool", "r", tool_call_id="call_1"),
+    )
+    assert "<|turn>model\nlook<turn|>\n" + opened in render("gemma4", *with_text)
+
+
+def test_schemas_that_a_template_refuses_are_narrowed() -> None:
+    odd = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": odd}}}}
+    for messages in ((Message("user", "u"),), (Message("assistant", "a"),), AGENT):
+        text = render("gemma4", *messages, tools=(tool, TOOL))
+        assert '<|tool>declaration:f{x:{type:<|"|>NUMBER<|"|>}}<tool|>' in text
+    assert "anyOf" in render("chatml", Message("user", "u"), tools=(tool,))
+
+
+def test_only_the_first_message_stays_a_developer_where_it_is_known() -> None:
+    text = render("gemma4", Message("system", "S"), Message("developer", "D"), Message("user", "u"))
+    assert text.startswith("<s><|turn>system\nS<turn|>\n<|turn>system\nD<turn|>\n")
 
 
 def test_what_a_template_takes_is_rendered_as_sent() -> None:

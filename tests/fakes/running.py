@@ -62,14 +62,14 @@ class Running:
                 self.process.wait()
         self._log.close()
 
-    def until(self, what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
-        """The first true value of `what`; fails the test after `timeout_s`."""
+    def until(self, what: Callable[[], Any], timeout_s: float = 15.0, *, ended: bool = False) -> Any:
+        """The first true value of `what`; fails the test after `timeout_s`, or when the gateway ends and was not `ended`."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             value = what()
             if value:
                 return value
-            assert self.process.poll() is None or what(), f"the gateway ended:\n{self.log()}"
+            assert ended or self.process.poll() is None or what(), f"the gateway ended:\n{self.log()}"
             time.sleep(0.01)
         raise AssertionError(f"not within {timeout_s} s; health {self.health()}; log:\n{self.log()}")
 

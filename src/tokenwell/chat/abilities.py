@@ -113,14 +113,11 @@ _PROBES = (
     _Probe(
         "text and reasoning beside a tool call",
         (_FIRST, _BUSY, _result(1)),
-        ("probe_text", "probe_call_1", "probe_result_1"),
+        ("probe_call_1", "probe_result_1"),
         (repairs.TEXT_INTO_REASONING,),
     ),
     _Probe(
-        "text beside an earlier tool call",
-        (_FIRST, _BUSY, _result(1), _ANSWER, _SECOND),
-        ("probe_text", "probe_call_1", "probe_result_1", "probe_answer_1"),
-        (repairs.TEXT_BEFORE_CALLS,),
+        "text beside a tool call", (_FIRST, _BUSY, _result(1), _ANSWER, _SECOND), ("probe_text",), (repairs.TEXT_BEFORE_CALLS,)
     ),
 )
 _DEVELOPER = _Probe(
@@ -144,14 +141,26 @@ def probe(template: Template, variables: Mapping[str, Any]) -> Abilities:
 
 def _needed(template: Template, variables: Mapping[str, Any]) -> tuple[tuple[Repair, ...], tuple[str, ...]]:
     """The repairs for all probes, and what stays impossible."""
-    chosen: tuple[Repair, ...] = ()
     # Generic templates print any role's name, but a model knows only those that its template was written for.
-    if not template.mentions("developer") or not _passes(template, _DEVELOPER, (), variables):
-        chosen = (repairs.DEVELOPER_AS_SYSTEM,)
+    knows_developer = template.mentions("developer") and _passes(template, _DEVELOPER, (), variables)
+    chosen: tuple[Repair, ...] = (repairs.LATER_DEVELOPER_AS_SYSTEM if knows_developer else repairs.DEVELOPER_AS_SYSTEM,)
+    if template.mentions("tool_responses") and _prints_tool_role(template, variables):
+        chosen = (*chosen, repairs.RESPONSES_BESIDE_CALLS)
     for each in _PROBES:
         passing = (extra for extra in _subsets(each.candidates, 4) if _passes(template, each, (*chosen, *extra), variables))
         chosen = (*chosen, *next(passing, ()))
     return chosen, tuple(each.about for each in _PROBES if not _passes(template, each, chosen, variables))
+
+
+def _prints_tool_role(template: Template, variables: Mapping[str, Any]) -> bool:
+    """True when a tool's turn looks like that of a role which nobody knows."""
+    turns = turns_of((_FIRST, Message(role="assistant", tool_calls=(_call(1),)), _result(1)))
+    try:
+        known = template.render(turns, (), variables, True)
+        unknown = template.render([*turns[:2], turns[2] | {"role": "probe_role"}], (), variables, True)
+    except RenderError:
+        return False
+    return known == unknown.replace("probe_role", "tool")
 
 
 def _subsets(candidates: Sequence[Repair], most: int) -> list[tuple[Repair, ...]]:

@@ -5,15 +5,17 @@ The same conversation gives the same text (templates that print the date: on the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenwell.chat.abilities import Abilities, attempts, probe
 from tokenwell.chat.conversation import ChatError, Conversation
-from tokenwell.chat.repairs import TOOLS_AS_TEXT, Repair, apply
+from tokenwell.chat.repairs import TOOLS_AS_TEXT, apply
 from tokenwell.chat.sandbox import RenderError
+from tokenwell.chat.schemas import narrow_tool
 from tokenwell.chat.template import Template, Turn
 from tokenwell.chat.turns import transcript, turns_of
 from tokenwell.wire.messages import Choice
@@ -32,7 +34,7 @@ class Renderer:
         self._template = template
         self._variables = dict(variables)
         self.abilities = probe(template, variables) if template else Abilities(repairs=(TOOLS_AS_TEXT,))
-        self._told: set[tuple[Repair, ...]] = set()
+        self._told: set[str] = set()
 
     def render(self, conversation: Conversation) -> str:
         """The text. Raises ChatError with a sentence for the client when the conversation cannot be rendered."""
@@ -66,25 +68,44 @@ class Renderer:
         if self._template is None:
             return transcript(apply(turns, self.abilities.repairs), add_generation_prompt)
         variables = self._variables | conversation.template_arguments
+        tools: Sequence[Mapping[str, Any]] = conversation.tools
         deadline = time.monotonic() + _PATIENCE_S
         refusal: RenderError | None = None
         for attempt, extra in attempts(turns, self.abilities.repairs):
             try:
-                text = self._template.render(attempt, conversation.tools, variables, add_generation_prompt)
+                text = self._template.render(attempt, tools, variables, add_generation_prompt)
             except RenderError as error:
+                if refusal is None and (narrower := self._narrower(self._template, tools, variables)):
+                    tools = narrower
+                    with contextlib.suppress(RenderError):
+                        return self._template.render(attempt, tools, variables, add_generation_prompt)
                 refusal = refusal or error
                 if time.monotonic() > deadline:
                     break
             else:
-                self._tell(extra)
+                self._tell("; ".join(repair.name for repair in extra))
                 return text
         assert refusal is not None
         raise refusal
 
-    def _tell(self, extra: tuple[Repair, ...]) -> None:
-        if extra and extra not in self._told:
-            self._told.add(extra)
-            _log.info("the chat template refused a conversation; repaired: %s", "; ".join(repair.name for repair in extra))
+    def _narrower(
+        self, template: Template, tools: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]
+    ) -> list[dict[str, Any]] | None:
+        """Narrow tools when it is the tools that the template refuses. Depends on the tools alone, as the cached prefix does."""
+        if not tools:
+            return None
+        turns = [{"role": "user", "content": "probe"}]
+        try:
+            template.render(turns, tools, variables, True)
+        except RenderError:
+            self._tell("tool schemas are narrowed to one type each")
+            return [narrow_tool(tool) for tool in tools]
+        return None
+
+    def _tell(self, repair: str) -> None:
+        if repair and repair not in self._told:
+            self._told.add(repair)
+            _log.info("the chat template refused a conversation; repaired: %s", repair)
 
     def choices(self) -> list[Choice]:
         """What was chosen and why, for the ready message."""

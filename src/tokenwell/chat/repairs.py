@@ -42,6 +42,11 @@ def _developer_as_system(turns: list[Turn]) -> list[Turn]:
     return [turn | {"role": "system"} if turn["role"] == "developer" else turn for turn in turns]
 
 
+def _later_developer_as_system(turns: list[Turn]) -> list[Turn]:
+    """For templates that know developer as the first message: anywhere else they print the word and no model knows it."""
+    return [*turns[:1], *_developer_as_system(turns[1:])]
+
+
 def _leading_merged(turns: list[Turn]) -> list[Turn]:
     count = _leading(turns)
     if count < 2:
@@ -176,6 +181,21 @@ def _some_user(turns: list[Turn]) -> list[Turn]:
     return [*turns[:count], {"role": "user", "content": ""}, *turns[count:]]
 
 
+def _responses_beside_calls(turns: list[Turn]) -> list[Turn]:
+    """Results in the turn of their calls (Gemma 4's own shape), and the answer behind them in the same turn."""
+    result: list[Turn] = []
+    for turn in _text_before_calls(turns):
+        last = result[-1] if result else {}
+        if turn["role"] == "tool" and "tool_calls" in last and not last["content"]:
+            response = {"name": turn.get("name", "unknown"), "response": turn["content"]}
+            result[-1] = last | {"tool_responses": [*last.get("tool_responses", ()), response]}
+        elif turn["role"] == "assistant" and "tool_calls" not in turn and "tool_responses" in last and not last["content"]:
+            result[-1] = last | {"content": turn["content"]}
+        else:
+            result.append(turn)
+    return result
+
+
 def _user_first(turns: list[Turn]) -> list[Turn]:
     """An empty user turn after the instructions when someone else speaks first."""
     count = _leading(turns)
@@ -214,6 +234,7 @@ def _union(first: Turn, second: Turn) -> Turn:
 
 
 DEVELOPER_AS_SYSTEM = Repair("developer becomes system", _developer_as_system)
+LATER_DEVELOPER_AS_SYSTEM = Repair("developer becomes system where it is not the first message", _later_developer_as_system)
 LEADING_MERGED = Repair("system messages at the start become one", _leading_merged)
 LATER_AS_USER = Repair("later system messages become marked user messages in place", _later_as_user)
 LEADING_AS_USER = Repair("the system message becomes a user message", _leading_as_user)
@@ -225,6 +246,7 @@ CALLS_ONE_BY_ONE = Repair("parallel tool calls become one call a message", _call
 SHORT_CALL_IDS = Repair("ids of tool calls become nine letters and digits", _short_call_ids)
 TEXT_INTO_REASONING = Repair("text beside tool calls joins the reasoning", _text_into_reasoning)
 TEXT_BEFORE_CALLS = Repair("text beside tool calls becomes a message before them", _text_before_calls)
+RESPONSES_BESIDE_CALLS = Repair("tool results join the message with their calls", _responses_beside_calls)
 SOME_USER = Repair("an empty user message is added where there is none", _some_user)
 USER_FIRST = Repair("an empty user message opens the conversation", _user_first)
 RESULTS_CLOSED = Repair("an empty answer closes tool results before a user message", _results_closed)
@@ -234,6 +256,7 @@ ASSISTANTS_MERGED = Repair("consecutive assistant messages become one", lambda t
 # The order matters: what one repair makes, a later one may have to merge.
 ORDER = (
     DEVELOPER_AS_SYSTEM,
+    LATER_DEVELOPER_AS_SYSTEM,
     LEADING_MERGED,
     LATER_AS_USER,
     LEADING_AS_USER,
@@ -250,9 +273,10 @@ ORDER = (
     ARGUMENTS_AS_TEXT,
     SHORT_CALL_IDS,
     NO_CONTENT_BESIDE_CALLS,
+    RESPONSES_BESIDE_CALLS,
 )
 
-# The same from the smallest change to the largest: the order in which they are tried.
+# From the smallest change to the largest: the order in which they are tried on a conversation that is refused.
 BY_SIZE = (
     SOME_USER,
     USER_FIRST,

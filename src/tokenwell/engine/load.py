@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tokenwell.engine.kernels import cpu_linear
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ModelFacts, Raw
@@ -67,6 +68,9 @@ def load(spec: EngineSpec) -> Loaded:
         weights_seconds = time.monotonic() - before
     notes = [*source.finish(), f"Weights: {checkpoint.total_bytes / GIB:.2f} GiB read in {weights_seconds:.1f} s"]
     choices += build.choices
+    reason = cpu_linear.reason_not(torch.empty((64, 64), dtype=dtype, device=platform.device))
+    few_rows = "torch" if reason else "kernels compiled for this CPU"
+    choices.append(Choice("linear maps of few rows", few_rows, reason or "they read weights at nearly memory bandwidth"))
     limits = _limits(spec, facts, platform, build.groups, build.page_bytes, choices)
     pool = KvPool(build.groups, build.page_bytes, limits.num_pages, dtype, platform.device)
     worker = Worker(model, build.groups, pool, platform.device)

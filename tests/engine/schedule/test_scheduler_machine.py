@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 from tests.engine.schedule.device import VOCABULARY, Device, continuation, group, prompt_logprob
+
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.cache import KvGroup, sequence_pages
 from tokenwell.wire.messages import Generate, Output

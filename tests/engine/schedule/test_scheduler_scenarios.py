@@ -10,14 +10,15 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.engine.schedule.device import VOCABULARY, Device, continuation, group
+
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.cache import sequence_pages
 from tokenwell.wire.messages import Generate, Stats
 from tokenwell.wire.sampling import Sampling
 
 MAX_MODEL_LEN = 240
+PLENTY = 9000  # pages for everything that a seed can ask, so that nothing is ever evicted
 
 
 def play(seed: int, prefix_cache: bool, pages: int | None = None) -> tuple[dict[str, list[int]], Stats, int]:
@@ -39,16 +40,16 @@ def play(seed: int, prefix_cache: bool, pages: int | None = None) -> tuple[dict[
     for number in range(chance.randint(2, 12)):
         text = chance.choice(texts)
         own = [chance.randrange(VOCABULARY) for _ in range(chance.randint(1, 20))]
-        prompt = text[: chance.choice([0, len(text), chance.randint(0, len(text))])] + own
+        prompt = text[: chance.choice([0, 0, len(text), chance.randint(0, len(text))])] + own
         sampling = Sampling(
-            max_tokens=chance.choice([0, 1, 10, 100, 1000]),
-            stop_ids=chance.choice([(), (), (), (2,)]),
+            max_tokens=chance.choice([0, 1, 10, 100, 1000, 1000]),
+            stop_ids=chance.choice([(), (), (), (), (2,)]),
             prompt_logprobs=chance.choice([None, None, None, 1]),
         )
         prompt = prompt[:MAX_MODEL_LEN]
         requests.append(Generate(f"r{number}", prompt, sampling))
         texts.append(prompt + continuation(prompt, sampling, MAX_MODEL_LEN)[0])
-    arrivals = sorted(chance.choice([0, chance.randint(0, 300)]) for _ in requests)
+    arrivals = sorted(chance.choice([0, 0, chance.randint(0, 200)]) for _ in requests)
     told: dict[str, list[int]] = {}
     prompt_logprobs: dict[str, int] = {}
     ended: list[str] = []
@@ -69,12 +70,14 @@ def play(seed: int, prefix_cache: bool, pages: int | None = None) -> tuple[dict[
                 assert prompt_logprobs.setdefault(output.id, len(output.prompt_logprobs)) == len(output.prompt_logprobs)
             if output.finish:
                 ended.append(output.id)
-        scheduler.check()
+        if num_pages < 1000 or step % 64 == 0:
+            scheduler.check()
     for request in requests:
         expected = len(request.prompt) - 1 if request.sampling.prompt_logprobs is not None else None
         assert prompt_logprobs.get(request.id) == expected
         assert told[request.id] == continuation(request.prompt, request.sampling, MAX_MODEL_LEN)[0]
     assert sorted(ended) == sorted(told)
+    scheduler.check()
     stats = scheduler.stats()
     assert stats.pages_active == stats.running == stats.waiting == 0
     assert stats.generated_tokens == sum(map(len, told.values()))
@@ -83,16 +86,16 @@ def play(seed: int, prefix_cache: bool, pages: int | None = None) -> tuple[dict[
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_sequence_ends_with_the_tokens_it_would_have_alone(seed: int, prefix_cache: bool) -> None:
     play(seed, prefix_cache)
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_cache_and_pool_size_change_the_work_but_not_the_tokens(seed: int) -> None:
-    plain, _, plain_work = play(seed, prefix_cache=False, pages=100_000)
-    cached, stats, cached_work = play(seed, prefix_cache=True, pages=100_000)
+    plain, _, plain_work = play(seed, prefix_cache=False, pages=PLENTY)
+    cached, stats, cached_work = play(seed, prefix_cache=True, pages=PLENTY)
     tight, _, _ = play(seed, prefix_cache=True, pages=0)
     assert plain == cached == tight
     assert stats.preemptions == 0

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import torch
 import torch.nn.functional as functional
 
+from tokenwell.engine.kernels import cpu_linear
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights import shard
 from tokenwell.engine.weights.source import Source
@@ -34,16 +35,19 @@ class Weight(Protocol):
 
 
 class PlainWeight:
-    """A dense matrix [out, in] in the compute dtype."""
+    """A dense matrix [out, in] in the compute dtype, multiplied by a kernel of ours where one serves it."""
 
     def __init__(self, matrix: torch.Tensor) -> None:
         self.matrix = matrix
+        self._prepared = cpu_linear.prepare(matrix) if cpu_linear.reason_not(matrix) is None else None
 
     @property
     def nbytes(self) -> int:
         return self.matrix.nbytes
 
     def apply(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if self._prepared is not None:
+            return cpu_linear.linear(x, self._prepared, bias)
         return functional.linear(x, self.matrix, bias)
 
 

@@ -6,9 +6,9 @@ Experts are split by width over the ranks, so that every rank does the same shar
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as functional
 
 from tokenwell.engine.layers.activation import Activation
+from tokenwell.engine.layers.linear import PlainWeight
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights import shard
 from tokenwell.engine.weights.source import Source
@@ -25,8 +25,8 @@ class Experts:
         self, gate_up: torch.Tensor, down: torch.Tensor, gated: Activation, ranks: Ranks,
         gate_up_bias: torch.Tensor | None = None, down_bias: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
-        self.gate_up = gate_up
-        self.down = down
+        self.gate_up = [PlainWeight(matrix) for matrix in gate_up]
+        self.down = [PlainWeight(matrix) for matrix in down]
         self.gated = gated
         self.ranks = ranks
         self.gate_up_bias = gate_up_bias
@@ -73,5 +73,5 @@ class Experts:
     def _one(self, expert: int, x: torch.Tensor) -> torch.Tensor:
         gate_up_bias = None if self.gate_up_bias is None else self.gate_up_bias[expert]
         down_bias = None if self.down_bias is None else self.down_bias[expert]
-        hidden = self.gated(functional.linear(x, self.gate_up[expert], gate_up_bias))
-        return functional.linear(hidden, self.down[expert], down_bias)
+        hidden = self.gated(self.gate_up[expert].apply(x, gate_up_bias))
+        return self.down[expert].apply(hidden, down_bias)

@@ -1,0 +1,159 @@
+"""Few-row bfloat16 linear maps on x86 CPUs at close to memory bandwidth.
+
+Decoding multiplies a few rows by every weight of the model, so it should run as fast as the weights can be read.
+torch.nn.functional.linear reaches a third to a half of that. The kernels of `cpu_code` read the weight as it is, row-major:
+nothing is packed or copied. They run on the OpenMP threads that torch already has, because a second pool would fight with
+torch's, whose threads spin between operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+import torch.nn.functional as functional
+
+TILE_BYTES = 1 << 20  # most weight bytes that one thread takes at a time
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A weight that the kernels can use, as it is."""
+
+    weight: torch.Tensor  # [out, in] bfloat16, contiguous
+    kernels: Kernels
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Compiled kernels, and the pool that runs them."""
+
+    entries: dict[int, tuple[int, int]]  # rows of x in a block: (address, weight rows in a group)
+    max_block: int
+    max_rows: int
+    run: Callable[..., None]  # GOMP_parallel
+    code: object  # owns the machine code
+
+
+def reason_not(weight: torch.Tensor) -> str | None:
+    """Why the kernels cannot serve `weight` [out, in] on this machine; None if they can."""
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+        return f"only bfloat16 on the CPU has a kernel, not {str(weight.dtype).removeprefix('torch.')} on {weight.device}"
+    code = _code()
+    if code is None:
+        return "llvmlite is not installed"
+    isa = code.host_isa()
+    if isa is None:
+        return "the CPU is not an x86-64 with AVX2 and FMA"
+    if _thread_pool() is None:
+        return "torch's OpenMP library has no GOMP_parallel"
+    if weight.dim() != 2 or not weight.is_contiguous():
+        return "the weight is not a contiguous matrix"
+    if weight.shape[0] < code.MAX_GROUP or weight.shape[1] < 2 * isa.lanes:
+        return f"a weight of {tuple(weight.shape)} is smaller than one step of the kernel"
+    return None
+
+
+def prepare(weight: torch.Tensor) -> Prepared:
+    """Make `weight` [out, in], which `reason_not` has nothing against, ready for `linear`.
+
+    The weight is shared, not copied. The first call compiles the kernels, in about 0.2 s.
+    """
+    return Prepared(weight, _kernels())
+
+
+def linear(x: torch.Tensor, prepared: Prepared, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x [tokens, in] times the transposed weight, plus bias [out]: [tokens, out], bfloat16, float32 inside.
+
+    Any number of Python threads may call this at once; the GIL is released meanwhile. Raises ValueError for operands that
+    do not fit the weight.
+    """
+    weight, kernels = prepared.weight, prepared.kernels
+    tokens = x.shape[0]
+    if not 0 < tokens <= kernels.max_rows:
+        return functional.linear(x, weight, bias)
+    out, depth = weight.shape
+    if bias is None:
+        bias = _zeros(out)
+    # The kernel trusts its pointers.
+    if x.shape != (tokens, depth) or bias.shape != (out,):
+        raise ValueError(f"x {tuple(x.shape)} or the bias does not fit {tuple(weight.shape)}")
+    if not x.dtype == bias.dtype == torch.bfloat16:
+        raise ValueError(f"x and the bias must be bfloat16, not {x.dtype} and {bias.dtype}")
+    x, bias = x.contiguous(), bias.contiguous()
+    y = torch.empty(tokens, out, dtype=torch.bfloat16)
+    # Blocks of at most max_block rows of x, all of one size.
+    blocks = -(-tokens // kernels.max_block)
+    entry, group = kernels.entries[-(-tokens // blocks)]
+    groups = -(-out // group)
+    # As many equal tiles for each thread: all finish together when nothing else runs, and tiles are handed out one by one,
+    # so that a thread held up elsewhere gets fewer.
+    threads = torch.get_num_threads()
+    limit = TILE_BYTES if blocks == 1 else TILE_BYTES // 2  # read again: keep it in the L2
+    tiles = threads * -(-2 * out * depth // (threads * limit))
+    context = _CONTEXT(
+        0, x.data_ptr(), weight.data_ptr(), y.data_ptr(), bias.data_ptr(),
+        tokens, out, depth, blocks, groups, -(-groups // tiles),
+    )  # fmt: skip
+    kernels.run(entry, context, threads, 0)
+    return y
+
+
+_CONTEXT = ctypes.c_int64 * 11  # the fields that cpu_code.FIELDS names
+
+
+@functools.cache
+def _code() -> ModuleType | None:
+    """The code generator, where its library is installed."""
+    try:
+        from tokenwell.engine.kernels import cpu_code
+    except ImportError:
+        return None
+    return cpu_code
+
+
+@functools.cache
+def _zeros(count: int) -> torch.Tensor:
+    """The bias of maps without one."""
+    return torch.zeros(count, dtype=torch.bfloat16)
+
+
+@functools.cache
+def _thread_pool() -> Callable[..., None] | None:
+    """GOMP_parallel(function, data, threads, flags) of the OpenMP library that torch has loaded."""
+    try:
+        run = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError):
+        return None
+    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    run.restype = None
+    return run  # type: ignore[no-any-return]
+
+
+_compiling = threading.Lock()
+
+
+def _kernels() -> Kernels:
+    """The kernels for this CPU, compiled once."""
+    with _compiling:
+        return _compile()
+
+
+@functools.cache
+def _compile() -> Kernels:
+    code, run = _code(), _thread_pool()
+    assert code is not None and run is not None
+    return kernels_for(code.host_isa())
+
+
+def kernels_for(isa: object) -> Kernels:
+    """Kernels for one instruction set (a cpu_code.Isa), which need not be the widest that the CPU has."""
+    code, run = _code(), _thread_pool()
+    assert code is not None and run is not None
+    compiled = code.compile_kernels(isa)
+    return Kernels(compiled.entries, isa.max_block, isa.max_rows, run, compiled)  # type: ignore[attr-defined]
