@@ -104,9 +104,11 @@ def test_keys_are_asked_for(checkpoint: Path, tmp_path: Path) -> None:
             assert client.get("/nowhere", headers=headers).status_code == 401
             assert client.get("/metrics", headers=headers).status_code == 401
         assert client.get("/health").status_code == 200 and client.head("/").status_code == 200
-        with openai.OpenAI(base_url=running.url + "/v1", api_key="wrong", max_retries=0) as sdk:
-            with pytest.raises(openai.AuthenticationError):
-                sdk.models.list()
+        with (
+            openai.OpenAI(base_url=running.url + "/v1", api_key="wrong", max_retries=0) as sdk,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            sdk.models.list()
 
 
 def test_other_hosts_get_a_key_that_is_printed(checkpoint: Path, tmp_path: Path) -> None:
@@ -175,7 +177,8 @@ async def test_leaving_aborts(slow: Running, path: str, stream: bool, when: str)
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
     await asyncio.to_thread(slow.until, lambda: len(slow.diary("abort")) == aborted + 2, 2.0)
-    await asyncio.to_thread(slow.until, lambda: slow.metric("tokenwell_requests_waiting") == 0)
+    for gauge in ("requests_waiting", "requests_running", "kv_usage_ratio"):
+        await asyncio.to_thread(slow.until, lambda gauge=gauge: slow.metric(f"tokenwell_{gauge}") == 0)
 
 
 def test_leaving_while_the_engine_loads(checkpoint: Path, tmp_path: Path) -> None:

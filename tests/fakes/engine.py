@@ -159,6 +159,7 @@ class Engine:
                     self.note("generate", message.id)
                 elif isinstance(message, Abort):
                     self.running.pop(message.id, None)
+                    self.channel.send(Outputs([], self.stats()))  # the gauges must not stay at what they were
                     self.note("abort", message.id)
                 elif isinstance(message, Shutdown):
                     self.note("shutdown", "")

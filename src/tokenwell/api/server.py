@@ -68,7 +68,7 @@ async def _serve(settings: Settings, engine_command: Sequence[str]) -> int:
             engine_spec(settings, folder),
             heartbeat_timeout_s=settings.engine.heartbeat_timeout_s,
             step_timeout_s=settings.engine.step_timeout_s,
-            on_ready=greet,
+            on_first_ready=greet,
         )
         gateway = Gateway(settings, model, catalogue, supervisor, Metrics())
         supervisor.start()

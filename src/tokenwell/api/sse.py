@@ -122,6 +122,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # it failed while it was being cancelled, and nobody is left to be told
 
 
 async def _disconnect(receive: Receive) -> None:

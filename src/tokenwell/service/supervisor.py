@@ -62,7 +62,7 @@ class Supervisor:
         *,
         heartbeat_timeout_s: float,
         step_timeout_s: float,
-        on_ready: Callable[[Ready], None],
+        on_first_ready: Callable[[Ready], None],
     ) -> None:
         self.ready: Ready | None = None  # of the last engine that was ready
         self.restarts = 0
@@ -70,9 +70,10 @@ class Supervisor:
         self._spec = spec
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._step_timeout_s = step_timeout_s
-        self._on_ready = on_ready
+        self._on_first_ready = on_first_ready
         self._engine: NativeEngine | None = None
         self._serving: Ready | None = None  # of the present engine, once it has been given the open jobs
+        self._healthy_since: float | None = None
         self._jobs: dict[Job, None] = {}  # open jobs, oldest first
         self._changed = asyncio.Event()
         self._failure: str | None = None
@@ -171,7 +172,7 @@ class Supervisor:
     async def _keep_alive(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not self._stopping:
-            started = time.monotonic()
+            self._healthy_since = None
             loss = await self._one_life()
             if self._stopping:
                 return
@@ -181,7 +182,7 @@ class Supervisor:
                 self._failure = loss.reason
                 self._fail_all(RequestFailed(_failed(loss.reason)))
                 return
-            if time.monotonic() - started > HEALTHY_AFTER_S:
+            if self._healthy_since is not None and time.monotonic() - self._healthy_since > HEALTHY_AFTER_S:
                 backoff_s = FIRST_BACKOFF_S
             _log.error("engine lost: %s; starting another in %.1f s", loss.reason, backoff_s)
             self._changed.clear()
@@ -258,9 +259,14 @@ class Supervisor:
             ended.cancel()
 
     def _greet(self, engine: NativeEngine, ready: Ready) -> None:
+        first = self.ready is None
         self.ready = self._serving = ready
+        self._healthy_since = time.monotonic()
         self._last_loss = None
-        self._on_ready(ready)
+        if first:
+            self._on_first_ready(ready)
+        else:
+            _log.info("an engine is ready again, with a window of %d tokens", ready.max_model_len)
         for job in list(self._jobs):
             self._dispatch(job, engine, ready)
 

@@ -125,7 +125,8 @@ def test_token_ids_on_request(gateway: Running) -> None:
     assert len(whole["prompt_token_ids"]) == whole["usage"]["prompt_tokens"]
     found = chunks(gateway, seed=5, return_token_ids=True)
     assert found[0]["prompt_token_ids"] == whole["prompt_token_ids"]
-    assert sum((c["token_ids"] for chunk in found for c in chunk["choices"] if "token_ids" in c), []) == choice["token_ids"]
+    streamed = [token for chunk in found for c in chunk["choices"] for token in c.get("token_ids", ())]
+    assert streamed == choice["token_ids"]
 
 
 def test_max_tokens_names_and_clamp(gateway: Running) -> None:

@@ -72,7 +72,9 @@ def test_lm_eval_scores_a_prompt(gateway: Running) -> None:
         assert all(value <= max(top.values()) for value, top in list(zip(found["token_logprobs"], found["top_logprobs"]))[1:])
         assert "".join(found["tokens"]) == choice["text"]
         assert found["text_offset"][0] == 0
-        assert [choice["text"][offset:].startswith(token) for offset, token in zip(found["text_offset"], found["tokens"])]
+        assert all(
+            choice["text"][offset:].startswith(token) for offset, token in zip(found["text_offset"], found["tokens"], strict=True)
+        )
         assert choice["finish_reason"] == "length" and answer["usage"]["completion_tokens"] == new
 
 
@@ -87,7 +89,7 @@ def test_stream_equals_whole(gateway: Running, fields: dict[str, Any]) -> None:
         assert joined == (whole["logprobs"][name] if whole["logprobs"] else [])
     if fields.get("return_token_ids"):
         assert chunks[0]["prompt_token_ids"] == whole["prompt_token_ids"]
-        assert sum((chunk["token_ids"] for chunk in chunks), []) == whole["token_ids"]
+        assert [token for chunk in chunks for token in chunk["token_ids"]] == whole["token_ids"]
 
 
 def test_prompt_logprobs_as_vllm_has_them(gateway: Running) -> None:

@@ -139,7 +139,9 @@ class _Answer:
     def _first_chunks(self) -> bytes:
         """The role of every choice, and what the client wants repeated."""
         delta: Json = {"role": "assistant", "content": self._echoed()}
-        choices: list[Json] = [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for index in range(self._choices)]
+        choices: list[Json] = [
+            {"index": index, "delta": delta, "logprobs": None, "finish_reason": None} for index in range(self._choices)
+        ]
         more: Json = {}
         if self._wanted.return_token_ids:
             more["prompt_token_ids"] = self._prompt.tokens
