@@ -251,3 +251,8 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
     if close := difflib.get_close_matches(field, fields, 1):
         return f"; did you mean {names[fields[close[0]]]}?"
     return '; "tokenwell config show" lists what there is'
+
+
+def preset_environment(name: str, value: str) -> None:
+    """Set a variable that a library reads when it is imported, unless the user has set it."""
+    os.environ.setdefault(name, value)

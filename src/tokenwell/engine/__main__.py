@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 
+from tokenwell.config.load import preset_environment
 from tokenwell.engine.pulse import Pulse
 from tokenwell.wire.channel import EngineChannel
 from tokenwell.wire.errors import SettingsError, TokenwellError
@@ -44,7 +44,7 @@ def main() -> int:
 
 def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
     # Read by torch's allocator when it is imported: huge pages for big tensors, which halves the time to load weights.
-    os.putenv("THP_MEM_ALLOC_ENABLE", "1")
+    preset_environment("THP_MEM_ALLOC_ENABLE", "1")
     # The pulse starts before torch is imported: loading takes seconds, and silence would look like death.
     pulse = Pulse(spec.events, spec.parent_pid)
     from tokenwell.engine.load import load, scheduler_for, warm_up

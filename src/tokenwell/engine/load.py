@@ -113,8 +113,7 @@ def _dtype(spec: EngineSpec, facts: ModelFacts, platform: Platform, choices: lis
     if stated is None:
         choices.append(Choice("dtype", "bfloat16", f"config.json says {facts.dtype!r}, which is not a dtype to compute in"))
         return torch.bfloat16
-    chosen = platform.native_dtype(stated)
-    reason = "as config.json says" if chosen == stated else f"config.json says {facts.dtype}, which {platform.name} is poor at"
+    chosen, reason = platform.compute_dtype(stated)
     choices.append(Choice("dtype", str(chosen).removeprefix("torch."), reason))
     return chosen
 
@@ -146,8 +145,7 @@ def _limits(
         )
     if fitted < window:
         if spec.max_model_len:
-            need = (one + 1) * page_bytes / GIB
-            why = f"{need:.2f} GiB of KV cache would be needed for the {window} asked for"
+            why = f"{(one + 1) * page_bytes / GIB:.2f} GiB of KV cache would be needed for the {window} asked for"
         else:
             why = f"the model knows {window} tokens, but the KV cache of {size / GIB:.2f} GiB holds no more for one sequence"
         choices.append(Choice("max_model_len", str(fitted), why))

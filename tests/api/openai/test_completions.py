@@ -69,7 +69,10 @@ def test_lm_eval_scores_a_prompt(gateway: Running) -> None:
         assert len(found["tokens"]) == len(found["token_logprobs"]) == len(found["top_logprobs"]) == len(ids) + new
         assert found["token_logprobs"][0] is None and found["top_logprobs"][0] is None
         assert all(value <= 0 for value in found["token_logprobs"][1:])
-        assert all(value <= max(top.values()) for value, top in list(zip(found["token_logprobs"], found["top_logprobs"]))[1:])
+        assert all(
+            value <= max(top.values())
+            for value, top in list(zip(found["token_logprobs"], found["top_logprobs"], strict=True))[1:]
+        )
         assert "".join(found["tokens"]) == choice["text"]
         assert found["text_offset"][0] == 0
         assert all(

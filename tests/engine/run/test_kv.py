@@ -24,9 +24,7 @@ def test_layers_group_by_what_a_token_costs_and_how_long_it_lives() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    shapes=st.lists(
-        st.tuples(st.sampled_from([None, 4]), st.integers(1, 3), st.sampled_from([2, 4])), min_size=1, max_size=6
-    ),
+    shapes=st.lists(st.tuples(st.sampled_from([None, 4]), st.integers(1, 3), st.sampled_from([2, 4])), min_size=1, max_size=6),
     page_tokens=st.integers(1, 8),
 )
 def test_no_two_tensors_of_a_page_overlap(shapes: list[tuple[int | None, int, int]], page_tokens: int) -> None:

@@ -7,10 +7,12 @@ the page tables, as an attention kernel would, and derives the next token from w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokenwell.engine.schedule.plan import RunRow, Sampled, StepPlan, StepResult
+from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.cache import NULL_PAGE, KvGroup, first_live_page
-from tokenwell.wire.messages import TokenLogprob
+from tokenwell.wire.messages import Generate, Output, TokenLogprob
 from tokenwell.wire.sampling import Sampling
 
 VOCABULARY = 5
@@ -158,3 +160,70 @@ class Device:
         row.tokens.append(next_token(seen))
         logprob = None if row.sampling.logprobs is None else TokenLogprob(-float(end))
         return Sampled(run.row, row.tokens[-1], logprob), logprobs
+
+
+@dataclass
+class Told:
+    """What one request was told, all outputs together."""
+
+    tokens: list[int] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+
+    @property
+    def finish(self) -> str | None:
+        """Why it ended; None while it runs."""
+        return self.outputs[-1].finish if self.outputs else None
+
+    @property
+    def cached(self) -> int:
+        """Prompt tokens that came from the cache."""
+        return sum(output.cached_tokens for output in self.outputs)
+
+
+class Loop:
+    """A scheduler and a device, stepped by hand."""
+
+    def __init__(
+        self,
+        *groups: KvGroup,
+        num_pages: int = 1000,
+        max_num_seqs: int = 8,
+        budget: int = 64,
+        max_model_len: int = 200,
+        prefix_cache: bool = True,
+    ) -> None:
+        self.scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, max_model_len, prefix_cache)
+        self.device = Device(groups, num_pages, max_num_seqs, budget)
+        self.max_model_len = max_model_len
+        self.told: dict[str, Told] = {}
+
+    def add(self, id: str, prompt: list[int], **sampling: Any) -> None:
+        """Queue a request that can run."""
+        assert self.scheduler.add(Generate(id, prompt, Sampling(**sampling))) is None
+        self.told[id] = Told()
+
+    def step(self) -> StepPlan:
+        """One step; there must be something to do."""
+        plan = self.scheduler.schedule()
+        assert plan is not None
+        self.finish(plan)
+        return plan
+
+    def finish(self, plan: StepPlan) -> None:
+        """Execute a plan and read what comes of it."""
+        for output in self.scheduler.apply(self.device.execute(plan)):
+            self.told[output.id].outputs.append(output)
+            self.told[output.id].tokens += output.tokens
+        self.scheduler.check()
+
+    def drain(self) -> None:
+        """Step until nothing waits or runs."""
+        while not self.scheduler.idle:
+            self.step()
+
+    def ask(self, id: str, prompt: list[int], **sampling: Any) -> Told:
+        """Run one request to its end, check its tokens, and return what it was told."""
+        self.add(id, prompt, **sampling)
+        self.drain()
+        assert self.told[id].tokens == continuation(prompt, Sampling(**sampling), self.max_model_len)[0]
+        return self.told[id]

@@ -14,7 +14,7 @@ _IN_ORDER: tuple[Backend, ...] = (SdpaAttention(), ReferenceAttention())
 
 def choose_backend(spec: AttentionSpec, device: torch.device) -> tuple[Backend, Choice]:
     """The backend for layers like `spec` on `device`, and the reason in words. The reference serves everything."""
-    against = []
+    against: list[str] = []
     kind = "full" if spec.window is None else f"sliding-{spec.window}"
     for backend in _IN_ORDER:
         reason = backend.reason_not(spec, device)

@@ -82,7 +82,7 @@ def compile_kernels(isa: Isa) -> Code:
 _I16, _I32, _I64, _F32, _PTR = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
 
 
-class _BFloat(ir.Type):  # type: ignore[misc]
+class _BFloat(ir.Type):
     """LLVM's bfloat, which llvmlite.ir does not have."""
 
     def _to_string(self) -> str:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -132,7 +133,7 @@ def _thread_pool() -> Callable[..., None] | None:
         return None
     run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     run.restype = None
-    return run  # type: ignore[no-any-return]
+    return run
 
 
 _compiling = threading.Lock()
@@ -151,9 +152,9 @@ def _compile() -> Kernels:
     return kernels_for(code.host_isa())
 
 
-def kernels_for(isa: object) -> Kernels:
+def kernels_for(isa: Any) -> Kernels:
     """Kernels for one instruction set (a cpu_code.Isa), which need not be the widest that the CPU has."""
     code, run = _code(), _thread_pool()
     assert code is not None and run is not None
     compiled = code.compile_kernels(isa)
-    return Kernels(compiled.entries, isa.max_block, isa.max_rows, run, compiled)  # type: ignore[attr-defined]
+    return Kernels(compiled.entries, isa.max_block, isa.max_rows, run, compiled)

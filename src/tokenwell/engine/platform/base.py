@@ -28,6 +28,10 @@ class Platform(ABC):
     def synchronise(self) -> None:
         """Wait until everything queued on the device is done."""
 
+    def compute_dtype(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:
+        """The dtype to compute in when none is asked for, and why."""
+        return checkpoint, "as config.json says"
+
     def kv_bytes(self, needed: int) -> tuple[int, str]:
         """Bytes for the KV cache when `needed` would let every slot reach the full window, and why that many."""
         free = self.free_bytes()

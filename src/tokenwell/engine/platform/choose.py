@@ -7,7 +7,7 @@ import importlib
 import torch
 
 from tokenwell.engine.platform.base import Platform
-from tokenwell.host.cpu import CpuFacts, read_cpu
+from tokenwell.host.cpu import read_cpu
 from tokenwell.wire.errors import SettingsError
 from tokenwell.wire.messages import Choice
 
@@ -25,9 +25,9 @@ def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Ch
 
     Raises SettingsError when a device that was asked for by name is not there.
     """
-    torch.set_num_threads(threads or default_threads(read_cpu()))
+    torch.set_num_threads(threads or read_cpu().compute_threads[0])
     if device == "auto":
-        passed_over = []
+        passed_over: list[str] = []
         for kind, module_name in _KINDS.items():
             module = importlib.import_module(module_name)
             reason = module.reason_not(0)
@@ -47,9 +47,3 @@ def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Ch
         raise SettingsError(f"--device {device} cannot be used: {reason}")
     platform = module.open_device(index)
     return platform, Choice("device", platform.describe(), "asked for")
-
-
-def default_threads(facts: CpuFacts) -> int:
-    """One thread for each physical core that this process may use, within its CPU quota."""
-    cores = facts.usable_cores or facts.usable_threads or torch.get_num_threads()
-    return max(1, min(cores, int(facts.quota_cores)) if facts.quota_cores else cores)

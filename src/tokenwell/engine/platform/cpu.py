@@ -37,5 +37,10 @@ class CpuPlatform(Platform):
     def free_bytes(self) -> int:
         return read_memory().available_bytes
 
+    def compute_dtype(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:
+        if checkpoint == torch.float16:
+            return torch.bfloat16, "config.json says float16, for which CPUs have no fast arithmetic"
+        return checkpoint, "as config.json says"
+
     def synchronise(self) -> None:
         return None
