@@ -203,7 +203,7 @@ ALLOWED: dict[str, Allowed] = {
     "engine.max_model_len": Whole(1, _MOST, auto=True),
     "engine.max_num_seqs": Whole(1, 65_536, auto=True),
     "engine.max_num_batched_tokens": Whole(1, _MOST, auto=True),
-    "engine.kv_cache_gib": Number(0.0001, 65_536, auto=True),
+    "engine.kv_cache_gib": Number(1e-9, 65_536, auto=True),
     "engine.page_tokens": Whole(1, 4096),
     "engine.prefix_cache": Switch(),
     "engine.threads": Whole(1, 4096, auto=True),

@@ -86,13 +86,13 @@ def play(seed: int, prefix_cache: bool, pages: int | None = None) -> tuple[dict[
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_sequence_ends_with_the_tokens_it_would_have_alone(seed: int, prefix_cache: bool) -> None:
     play(seed, prefix_cache)
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_cache_and_pool_size_change_the_work_but_not_the_tokens(seed: int) -> None:
     plain, _, plain_work = play(seed, prefix_cache=False, pages=PLENTY)
     cached, stats, cached_work = play(seed, prefix_cache=True, pages=PLENTY)
