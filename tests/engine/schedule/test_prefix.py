@@ -46,7 +46,7 @@ def test_the_nearest_child_with_a_page_is_found(children: list[tuple[list[int], 
 
 def _random_trie(chance: random.Random, kv: KvGroup, texts: list[list[int]]) -> Node:
     """All texts page by page, the last page as a part; some pages are gone."""
-    root, size = Node(), kv.page_tokens
+    root, size, present = Node(), kv.page_tokens, chance.choice([0.4, 0.8, 1.0])
     for text in texts:
         node = root
         for start in range(0, len(text), size):
@@ -54,7 +54,7 @@ def _random_trie(chance: random.Random, kv: KvGroup, texts: list[list[int]]) -> 
             if len(part) < size and chance.random() < 0.3:
                 break
             node = node.child(_key(part))
-            node.page = int(chance.random() < 0.75)
+            node.page = int(chance.random() < present)
     return root
 
 
@@ -78,7 +78,9 @@ def _serves(kv: KvGroup, root: Node, text: list[int], count: int, whole: bool) -
 @settings(max_examples=300, deadline=None)
 def test_the_longest_hit_is_the_longest_by_definition(seed: int, whole: bool) -> None:
     chance = random.Random(seed)
-    groups = [group(chance.choice([1, 2, 3, 4, 8]), chance.choice([None, 1, 2, 5, 12])) for _ in range(chance.randint(1, 3))]
+    groups = [
+        group(chance.choice([1, 2, 3, 4, 8]), chance.choice([None, 1, 2, 3, 5, 7, 12])) for _ in range(chance.randint(1, 3))
+    ]
     text = [chance.randrange(2) for _ in range(30)]
     texts = [text[: chance.randint(0, 30)] + [chance.randrange(2) for _ in range(chance.randint(0, 6))] for _ in range(5)]
     roots = [_random_trie(chance, kv, texts) for kv in groups]

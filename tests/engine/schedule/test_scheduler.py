@@ -185,28 +185,14 @@ def test_no_more_are_admitted_than_can_compute_a_token() -> None:
     assert [row.count for row in loop.step().run] == [1, 1, 1]
 
 
-def test_more_decoding_rows_than_budget_take_turns() -> None:
+def test_no_more_rows_run_than_the_budget_has_tokens_and_each_computes_in_every_step() -> None:
     loop = Loop(FULL, budget=2, max_num_seqs=5, max_model_len=100)
     for number in range(5):
-        loop.add(f"r{number}", [number], max_tokens=20)
-        loop.step()
-    assert loop.scheduler.stats().running == 2  # the budget admits no more
-    loop.drain()
+        loop.add(f"r{number}", text(4, number), max_tokens=20)
+    while not loop.scheduler.idle:
+        running = len(loop.step().run)
+        assert running <= 2
     assert all(len(told.tokens) == 20 for told in loop.told.values())
-
-
-def test_a_prefill_takes_part_when_decoding_rows_fill_the_budget() -> None:
-    loop = Loop(FULL, budget=3, max_num_seqs=3)
-    loop.add("a", [1], max_tokens=100)
-    loop.add("b", [2], max_tokens=100)
-    loop.step()
-    loop.add("long", text(30), max_tokens=100)
-    while loop.told["long"].finish is None and not loop.told["long"].tokens:
-        loop.step()
-    loop = Loop(FULL, budget=1, max_num_seqs=3)
-    for number in range(3):
-        loop.add(f"r{number}", text(5, number), max_tokens=10)
-    loop.drain()
 
 
 # ---------------------------------------------------------------- rows and aborts
@@ -363,17 +349,16 @@ def _crowd() -> Loop:
 
 def test_the_youngest_gives_way_and_comes_back_without_repeating_itself() -> None:
     loop = _crowd()
-    loop.step()
+    loop.add("late", text(5, 2), max_tokens=1)
     while loop.scheduler.stats().preemptions == 0:
         plan = loop.step()
     assert [row.row for row in plan.run] == [0]
     assert plan.drop == (1,)
-    assert loop.scheduler.stats().waiting == 1
+    assert loop.scheduler.stats().waiting == 2
     said = list(loop.told["young"].tokens)
-    loop.add("late", text(5, 2), max_tokens=1)
     while not plan.add:
         plan = loop.step()
-    add = plan.add[0]  # before "late", which came after it
+    add = plan.add[0]  # before "late", which came after it but waited all the time
     assert add.tokens == text(6, 1) + said and add.prompt_tokens == 6
     loop.drain()
     assert [len(loop.told[id].tokens) for id in ("old", "young", "late")] == [190, 190, 1]
@@ -383,12 +368,67 @@ def test_the_youngest_gives_way_and_comes_back_without_repeating_itself() -> Non
 
 
 def test_prompt_logprobs_survive_a_preemption_in_mid_prompt() -> None:
-    loop = Loop(group(1), num_pages=201, max_num_seqs=2, budget=3)
+    loop = Loop(group(1), num_pages=201, max_num_seqs=2, budget=2)
     loop.add("old", text(2), max_tokens=150)
     loop.add("young", text(130, 1), max_tokens=0, prompt_logprobs=0)
+    while loop.scheduler.stats().preemptions == 0:
+        loop.step()
+    assert loop.told["young"].outputs == []
     loop.drain()
     (output,) = loop.told["young"].outputs
     assert output.prompt_logprobs == [prompt_logprob(at, text(130, 1)[at]) for at in range(1, 130)]
+
+
+def test_who_found_too_few_pages_is_admitted_when_a_row_leaves() -> None:
+    loop = Loop(FULL, num_pages=26)
+    loop.add("long", text(5), max_tokens=100)
+    loop.add("short", text(5, 1), max_tokens=10)
+    loop.add("blocked", text(115, 2), max_tokens=1)
+    for _ in range(10):
+        assert loop.scheduler.stats().waiting != 0
+        loop.step()
+    assert loop.told["short"].finish == "length"
+    assert [add.tokens for add in loop.step().add] == [text(115, 2)]
+
+
+def test_who_found_too_few_pages_is_admitted_when_a_prefill_needs_fewer() -> None:
+    sliding = group(4, 8)  # 3 pages while decoding, 18 for a whole step's prefill
+    loop = Loop(sliding, num_pages=sequence_pages(200, 64, (sliding,)) + 5)
+    loop.add("first", text(64), max_tokens=100)
+    loop.add("second", text(64, 1), max_tokens=100)
+    assert len(loop.step().add) == 1
+    assert len(loop.step().add) == 1
+
+
+def test_pages_behind_a_window_are_evicted_before_older_content() -> None:
+    loop = Loop(SLIDING, num_pages=45, budget=16)
+    loop.ask("old", text(20), max_tokens=5)
+    for number in range(1, 4):
+        loop.ask(f"passing {number}", text(10, number), max_tokens=100)
+    assert loop.ask("old again", text(20), max_tokens=1).cached == 19
+
+
+def test_a_page_that_another_row_computed_too_counts_as_used_when_that_row_leaves() -> None:
+    loop = Loop(FULL, num_pages=27)
+    loop.add("short", text(60), max_tokens=1)
+    loop.add("twin", text(60), max_tokens=10)
+    plan = loop.step()
+    assert len(plan.add) == 2  # too little to save: both compute the same
+    loop.drain()
+    loop.ask("other", text(60, 1), max_tokens=1)
+    loop.ask("third", text(60, 2), max_tokens=30)  # evicts the least recently used
+    assert loop.ask("again", text(60), max_tokens=1).cached > 0
+
+
+def test_a_partly_filled_page_goes_when_a_fuller_one_begins_with_it() -> None:
+    loop = Loop(FULL)
+    told = loop.ask("turn 1", text(20), max_tokens=1)
+    assert loop.scheduler.stats().pages_cached == 3
+    loop.ask("turn 2", text(20) + told.tokens + [1], max_tokens=1)
+    assert loop.scheduler.stats().pages_cached == 3
+    loop.ask("turn 3", text(20) + told.tokens + [1, 2, 3], max_tokens=1)
+    assert loop.scheduler.stats().pages_cached == 3
+    assert loop.ask("turn 1 again", text(20), max_tokens=1).cached == 19
 
 
 def test_stats_count_what_happened() -> None:

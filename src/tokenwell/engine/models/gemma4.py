@@ -104,7 +104,9 @@ def build(build: Build, raw: Raw) -> Gemma4:
         if source.has(f"{prefix}embed_tokens.weight"):
             break
     source.skip(_TOWERS, "pictures and sound are not served, only text")
-    return Gemma4(build, raw.inner("text_config"), prefix)
+    text = raw.inner("text_config")
+    media = [raw.get(f"{kind}_token_id") for kind in ("image", "video", "audio")] if text is not raw else []
+    return Gemma4(build, text, prefix, [token for token in media if token is not None])
 
 
 class Router:
@@ -228,10 +230,13 @@ class PerLayerInputs:
 class Gemma4:
     """The whole text model on this rank."""
 
-    def __init__(self, build: Build, text: Raw, prefix: str) -> None:
+    def __init__(self, build: Build, text: Raw, prefix: str, media: list[int]) -> None:
+        """`media` are the ids that stand for pictures and sound."""
         facts, source = build.facts, build.source
         body = source.at(prefix)
         self.facts = facts
+        self.media = torch.tensor(media, dtype=torch.int64, device=build.device) if media else None
+        self.pad = text.get("pad_token_id", default=0)
         self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim, scale=facts.dim**0.5)
         per_layer_dim = text.get("hidden_size_per_layer_input", default=256)
         self.per_layer: PerLayerInputs | None = None
@@ -256,8 +261,11 @@ class Gemma4:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
-        x = self.embedding(batch.ids)
-        per_layer = self.per_layer(batch.ids, x) if self.per_layer is not None else None
+        ids = batch.ids
+        if self.media is not None:  # without a picture to put there, its place is read as padding
+            ids = ids.masked_fill(torch.isin(ids, self.media), self.pad)
+        x = self.embedding(ids)
+        per_layer = self.per_layer(ids, x) if self.per_layer is not None else None
         for index, layer in enumerate(self.layers):
             if index == self.first_shared and not batch.keep_all:
                 # From here on nothing is written to the cache: only tokens whose output is wanted go on.

@@ -144,43 +144,34 @@ class Scheduler:
         """
         if self._flight is not None:
             raise RuntimeError(f"schedule() came again before apply() of step {self._steps}")
-        decoding, prefilling = self._turns()
+        decoding = [seq for seq in self._running if len(seq.tokens) - seq.computed == 1]
+        prefilling = [seq for seq in self._running if len(seq.tokens) - seq.computed > 1]
         budget = self._budget - len(decoding)
         added, copies = self._admit(prefilling, budget)
+        if not self._running:
+            return None
         prefilling.sort(key=_arrival)
         counts = dict.fromkeys(decoding, 1)
         counts.update(zip(prefilling, divide([seq.todo() for seq in prefilling], budget), strict=True))
-        run = self._take_pages(counts)
+        self._flight = self._take_pages(counts)
         self._blocks.settle()
-        if not run:
-            # With rows left, the only ones whose turn it was gave way to older rows: now it is those rows' turn.
-            return self.schedule() if self._running else None
         self._steps += 1
-        for seq, _ in run:
-            seq.served = self._steps
-        self._flight = run
         drops, self._drops = self._drops, []
-        return StepPlan(self._steps, tuple(drops), tuple(copies), tuple(added), tuple([row for _, row in run]))
-
-    def _turns(self) -> tuple[list[Sequence], list[Sequence]]:
-        """The rows that compute in this step: those with one token to do, and those with more. Both oldest first."""
-        decoding = [seq for seq in self._running if len(seq.tokens) - seq.computed == 1]
-        prefilling = [seq for seq in self._running if len(seq.tokens) - seq.computed > 1]
-        if len(decoding) + bool(prefilling) > self._budget:
-            # Too many for one step: those that waited longest, and of those that prefill only the oldest takes part.
-            turn = set(sorted(decoding + prefilling[:1], key=attrgetter("served", "arrival"))[: self._budget])
-            decoding = [seq for seq in decoding if seq in turn]
-            prefilling = [seq for seq in prefilling[:1] if seq in turn]
-        return decoding, prefilling
+        run = tuple([row for _, row in self._flight])
+        return StepPlan(self._steps, tuple(drops), tuple(copies), tuple(added), run)
 
     def _admit(self, prefilling: list[Sequence], budget: int) -> tuple[list[AddRow], list[tuple[int, int]]]:
-        """Move sequences from the queue to free rows while each can compute a token; they join `prefilling`."""
+        """Move sequences from the queue to free rows; they join `prefilling`.
+
+        Never more rows than the budget has tokens: then every row computes something in every step, and none has to take
+        turns with others.
+        """
         added: list[AddRow] = []
         copies: list[tuple[int, int]] = []
         place = 0
         while place < len(self._waiting) and self._rows and len(prefilling) < budget:
             seq = self._waiting[place]
-            if seq is self._blocked and self._running:
+            if seq is self._blocked:
                 break
             if self._follows(seq):
                 place += 1
@@ -246,20 +237,15 @@ class Scheduler:
             shared = min(common_tokens(seq.tokens.tobytes(), other.tokens.tobytes()), len(seq.tokens) - 1)
             if shared >= ahead:
                 seq.leader, seq.shared = other, shared
-                other.keep.add(shared)
                 return True
         return False
 
     def _take_pages(self, counts: dict[Sequence, int]) -> list[tuple[Sequence, RunRow]]:
         """Pages for the rows that compute, oldest first: whoever has to give way has not been given any yet."""
-        run = []
-        place = 0
-        while place < len(self._running):
-            seq = self._running[place]
-            place += 1
-            count = counts.get(seq, 0)
-            if not count:
-                continue
+        run: list[tuple[Sequence, RunRow]] = []
+        while len(run) < len(self._running):
+            seq = self._running[len(run)]
+            count = counts[seq]
             pages = self._nothing_appended
             if seq.computed + count > seq.capacity:
                 count = self._make_room(seq, count)

@@ -49,7 +49,6 @@ class Sequence:
     status: Status = Status.WAITING
     computed: int = 0  # tokens whose keys and values are in the cache
     row: int = -1  # slot while running
-    served: int = -1  # the last step that computed something of it
     cached: int | None = None  # prompt tokens that its first admission took from the prefix cache; None before that
     prompt_logprobs: list[TokenLogprob] | None = None  # collected so far; None: not wanted, or sent
     leader: Sequence | None = None  # an older sequence that is computing the first `shared` tokens of this one
