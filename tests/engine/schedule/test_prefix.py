@@ -91,7 +91,8 @@ def test_the_longest_hit_is_the_longest_by_definition(seed: int, whole: bool) ->
     fitting = [count for count in range(limit + 1) if all(_serves(kv, root, text, count, whole) for kv, root in pairs)]
     assert hit.tokens == max(fitting)
     assert hit.tokens <= hit.matched <= limit
-    for walk in walks:
+    for walk, (kv, root) in zip(walks, pairs, strict=True):
+        assert walk.reach(limit, whole) == max(at for at in range(limit + 1) if _serves(kv, root, text, at, whole))
         assert all(node.page for node in walk.shared(hit.tokens))
         source = walk.copied(hit.tokens)
         part = hit.tokens % walk.group.page_tokens

@@ -322,6 +322,18 @@ def test_who_waits_for_a_leader_goes_on_when_it_is_gone() -> None:
     assert len(loop.told["follower"].tokens) == 20
 
 
+def test_who_waited_for_a_leader_is_still_the_older_one() -> None:
+    loop = Loop(FULL, budget=17)
+    for id, seed in (("leader", 0), ("follower", 0), ("younger", 1)):
+        loop.add(id, text(150, seed), max_tokens=1)
+    assert [row.count for row in loop.step().run] == [9, 8]
+    loop.scheduler.abort("leader")
+    plan = loop.step()
+    assert [row.count for row in plan.run] == [9, 8]  # the odd token is the follower's
+    assert plan.run[0].row == plan.add[0].row
+    loop.drain()
+
+
 def test_evicted_content_leaves_nothing_behind() -> None:
     groups = (FULL, SLIDING)
     loop = Loop(*groups, num_pages=sequence_pages(100, 64, groups) + 1, max_model_len=100)
@@ -409,15 +421,14 @@ def test_pages_behind_a_window_are_evicted_before_older_content() -> None:
 
 
 def test_a_page_that_another_row_computed_too_counts_as_used_when_that_row_leaves() -> None:
-    loop = Loop(FULL, num_pages=27)
+    loop = Loop(FULL, num_pages=31, budget=200)
     loop.add("short", text(60), max_tokens=1)
-    loop.add("twin", text(60), max_tokens=10)
-    plan = loop.step()
-    assert len(plan.add) == 2  # too little to save: both compute the same
+    loop.add("other", text(60, 1), max_tokens=5)
+    loop.add("twin", text(60), max_tokens=20)
+    assert len(loop.step().add) == 3  # too little to save by waiting: "short" and "twin" compute the same
     loop.drain()
-    loop.ask("other", text(60, 1), max_tokens=1)
-    loop.ask("third", text(60, 2), max_tokens=30)  # evicts the least recently used
-    assert loop.ask("again", text(60), max_tokens=1).cached > 0
+    loop.ask("third", text(140, 2), max_tokens=20)  # evicts 8 pages, as many as "other" left
+    assert loop.ask("again", text(60), max_tokens=1).cached == 59
 
 
 def test_a_partly_filled_page_goes_when_a_fuller_one_begins_with_it() -> None:
