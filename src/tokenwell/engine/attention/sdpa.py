@@ -15,6 +15,8 @@ import torch.nn.functional as functional
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
 from tokenwell.engine.run.batch import Batch, GroupBatch, Span
 
+_BLOCK = 128  # queries of a row that prefills which are attended at once
+
 
 @dataclass(frozen=True)
 class _Decode:
@@ -30,15 +32,23 @@ class _Decode:
 
 
 @dataclass(frozen=True)
+class _Block:
+    """Queries [first, last) of a row that prefills; they see keys [low, high) of the gathered ones as `mask` says."""
+
+    first: int
+    last: int
+    low: int
+    high: int
+    mask: torch.Tensor  # [1, 1, last - first, high - low], added to the scores
+
+
+@dataclass(frozen=True)
 class _Prefill:
     """One row with several queries."""
 
     offset: int
-    count: int
     pages: torch.Tensor  # [pages]
-    keys: int  # keys from the first gathered page up to the last position
-    causal: bool  # queries and keys start at the same position and nothing is behind a window
-    mask: torch.Tensor | None  # [count, keys] bool, True where seen
+    blocks: tuple[_Block, ...]
 
 
 class SdpaAttention:
@@ -81,7 +91,7 @@ def _prepare(spec: AttentionSpec, spans: tuple[Span, ...], group: GroupBatch, dt
             last += 1
         work.append(_bucket(spec, spans, first, last, group, dtype))
         first = last
-    work += [_long(spec, spans[row], row, group) for row in range(singles, len(spans))]
+    work += [_long(spec, spans[row], row, group, dtype) for row in range(singles, len(spans))]
     return work
 
 
@@ -112,19 +122,23 @@ def _bucket(
     return _Decode(first, last, pages.flatten(), width, mask[:, None, None, :], 0, 0)
 
 
-def _long(spec: AttentionSpec, span: Span, row: int, group: GroupBatch) -> _Prefill:
-    size = group.page_tokens
+def _long(spec: AttentionSpec, span: Span, row: int, group: GroupBatch, dtype: torch.dtype) -> _Prefill:
+    """Blocks of queries, each with the keys that it can see: what lies above the diagonal is mostly never computed."""
+    size, device = group.page_tokens, group.table.device
     first = 0 if spec.window is None else max(0, span.start - spec.window + 1) // size
-    pages = group.table[row, first : -(-span.length // size)]
-    keys = span.length - first * size
-    if span.start == 0 and (spec.window is None or span.count <= spec.window):
-        return _Prefill(span.offset, span.count, pages, keys, True, None)
-    query_at = torch.arange(span.start, span.length, device=pages.device)[:, None]
-    key_at = torch.arange(first * size, span.length, device=pages.device)[None, :]
-    seen = key_at <= query_at
-    if spec.window is not None:
-        seen &= key_at > query_at - spec.window
-    return _Prefill(span.offset, span.count, pages, keys, False, seen)
+    gathered = first * size  # position of the first gathered key
+    blocks = []
+    for start in range(0, span.count, _BLOCK):
+        stop = min(start + _BLOCK, span.count)
+        low = gathered if spec.window is None else max(gathered, span.start + start - spec.window + 1)
+        query_at = torch.arange(span.start + start, span.start + stop, device=device)[:, None]
+        key_at = torch.arange(low, span.start + stop, device=device)[None, :]
+        hidden = key_at > query_at
+        if spec.window is not None:
+            hidden |= key_at <= query_at - spec.window
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
+        blocks.append(_Block(start, stop, low - gathered, span.start + stop - gathered, mask[None, None]))
+    return _Prefill(span.offset, group.table[row, first : -(-span.length // size)], tuple(blocks))
 
 
 def _decode(
@@ -140,7 +154,7 @@ def _decode(
     if sinks is None:
         mixed = functional.scaled_dot_product_attention(query, k, v, attn_mask=piece.mask, scale=spec.scale)
     else:
-        mixed, total = _with_total(query, k, v, False, piece.mask, spec.scale)
+        mixed, total = _with_total(query, k, v, piece.mask, spec.scale)
         mixed = _sink(mixed, total, sinks.view(1, spec.kv_heads, -1))
     out[piece.first : piece.last] = mixed.flatten(1, 2)
 
@@ -148,28 +162,27 @@ def _decode(
 def _prefill(
     spec: AttentionSpec, piece: _Prefill, q: torch.Tensor, cache: LayerCache, sinks: torch.Tensor | None, out: torch.Tensor
 ) -> None:
-    rows = slice(piece.offset, piece.offset + piece.count)
-    query = q[rows].transpose(0, 1)[None]  # [1, heads, queries, head_dim]
-    k = cache.k.index_select(0, piece.pages).flatten(0, 1)[: piece.keys].transpose(0, 1)[None]
-    v = cache.v.index_select(0, piece.pages).flatten(0, 1)[: piece.keys].transpose(0, 1)[None]
-    mask = None if piece.mask is None else piece.mask[None, None]
-    if sinks is None:
-        mixed = functional.scaled_dot_product_attention(
-            query, k, v, attn_mask=mask, is_causal=piece.causal, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads
-        )
-    else:
-        mixed, total = _with_total(query, k, v, piece.causal, mask, spec.scale)
-        mixed = _sink(mixed, total, sinks.view(1, -1, 1))
-    out[rows] = mixed[0].transpose(0, 1)
+    keys = cache.k.index_select(0, piece.pages).flatten(0, 1).transpose(0, 1)[None]  # [1, kv heads, keys, head_dim]
+    values = cache.v.index_select(0, piece.pages).flatten(0, 1).transpose(0, 1)[None]
+    for block in piece.blocks:
+        rows = slice(piece.offset + block.first, piece.offset + block.last)
+        query = q[rows].transpose(0, 1)[None]  # [1, heads, queries, head_dim]
+        k, v = keys[:, :, block.low : block.high], values[:, :, block.low : block.high]
+        if sinks is None:
+            mixed = functional.scaled_dot_product_attention(
+                query, k, v, attn_mask=block.mask, scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads
+            )
+        else:
+            mixed, total = _with_total(query, k, v, block.mask, spec.scale)
+            mixed = _sink(mixed, total, sinks.view(1, -1, 1))
+        out[rows] = mixed[0].transpose(0, 1)
 
 
 def _with_total(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, mask: torch.Tensor | None, scale: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention and the log-sum-exp of each query's scores [rows, heads, queries], float32."""
-    if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-    mixed, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask, scale=scale)
+    mixed, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=mask, scale=scale)
     return mixed, total
 
 

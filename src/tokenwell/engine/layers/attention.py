@@ -30,10 +30,11 @@ class Attention:
         self.backend = backend
         self.sinks = sinks
 
-    def __call__(self, q: torch.Tensor, k: torch.Tensor | None, v: torch.Tensor | None, batch: Batch) -> torch.Tensor:
-        """q [tokens, heads, head_dim]; k, v [tokens, kv heads, head_dim] or None when shared -> [tokens, heads * head_dim]"""
+    def write(self, k: torch.Tensor, v: torch.Tensor, batch: Batch) -> None:
+        """Store k, v [tokens, kv heads, head_dim] of the batch's tokens."""
+        batch.caches[self.owner.layer].write(k, v, batch.groups[self.owner.group].slots)
+
+    def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """q [tokens, heads, head_dim] of the batch's tokens, whose keys are stored -> [tokens, heads * head_dim]"""
         cache = batch.caches[self.owner.layer]
-        group = batch.groups[self.owner.group]
-        if k is not None and v is not None:
-            cache.write(k, v, group.slots)
         return self.backend.attend(self.spec, q, cache, batch, self.owner.group, self.sinks).flatten(1)

@@ -71,8 +71,8 @@ class DecoderLayer:
         k = source.tensor("k_norm.weight", (self.head_dim,)).expand(self.kv_heads, -1)
         return torch.cat((q, k)), eps
 
-    def __call__(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """[tokens, dim] -> [tokens, dim]"""
+    def __call__(self, x: torch.Tensor, batch: Batch, narrow: bool = False) -> torch.Tensor:
+        """[tokens, dim] -> [tokens, dim]; `narrow`: only the batch's kept tokens go on once keys are written -> [kept, dim]"""
         qkv = self.qkv(self.input_norm(x)).unflatten(-1, (-1, self.head_dim))  # [tokens, heads + 2 * kv heads, head_dim]
         both = self.heads + self.kv_heads
         qk, v = qkv[:, :both], qkv[:, both:]
@@ -80,7 +80,13 @@ class DecoderLayer:
             weight, eps = self.qk_norm
             qk = functional.rms_norm(qk, (self.head_dim,), None, eps) * weight
         qk = self.rotary.rotate(qk, *angles(self.rotary, batch))
-        x = x + self.o(self.attention(qk[:, : self.heads], qk[:, self.heads :], v, batch))
+        self.attention.write(qk[:, self.heads :], v, batch)
+        q = qk[:, : self.heads]
+        if narrow:
+            x, q, batch = x[batch.keep], q[batch.keep], batch.kept()
+            if not len(x):
+                return x
+        x = x + self.o(self.attention.attend(q, batch))
         return x + self.feed_forward(self.output_norm(x))
 
 
@@ -105,9 +111,9 @@ class Decoder:
     def forward(self, batch: Batch) -> torch.Tensor:
         """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
         x = self.embedding(batch.ids)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, batch)
-        return self.norm(x if batch.keep_all else x[batch.keep])
+        return self.norm(self.layers[-1](x, batch, narrow=not batch.keep_all))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, dim] -> [rows, vocabulary], float32"""

@@ -153,16 +153,20 @@ class Gemma4Attention:
         self.rotary = build.rotary(layer)
         self.attention = build.attention(index)
 
-    def __call__(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """[tokens, dim] -> [tokens, dim]"""
+    def write(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Project x [tokens, dim], store keys and values if the layer has any; the queries [tokens, heads, head_dim]."""
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
         normed = functional.rms_norm(qkv, (self.head_dim,), None, self.eps)  # q, k and v are all normalised
         qk = self.rotary.rotate(normed[:, : len(self.qk_weight)] * self.qk_weight, *angles(self.rotary, batch))
-        if not self.owns:
-            return self.o(self.attention(qk, None, None, batch))
-        # With one projection for both, V is the normalised key before its weight and its rotation.
-        v = normed[:, self.heads : self.heads + self.kv_heads] if self.k_eq_v else normed[:, self.heads + self.kv_heads :]
-        return self.o(self.attention(qk[:, : self.heads], qk[:, self.heads :], v, batch))
+        if self.owns:
+            # With one projection for both, V is the normalised key before its weight and its rotation.
+            v = normed[:, self.heads : self.heads + self.kv_heads] if self.k_eq_v else normed[:, self.heads + self.kv_heads :]
+            self.attention.write(qk[:, self.heads :], v, batch)
+        return qk[:, : self.heads]
+
+    def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """[tokens, heads, head_dim] -> [tokens, dim]"""
+        return self.o(self.attention.attend(q, batch))
 
 
 class Gemma4Layer:
@@ -194,9 +198,18 @@ class Gemma4Layer:
             self.per_layer_activation = plain(facts.activation)
         self.scalar = source.tensor("layer_scalar", (1,))
 
-    def __call__(self, x: torch.Tensor, per_layer: torch.Tensor | None, batch: Batch) -> torch.Tensor:
-        """x [tokens, dim], this layer's per-layer input [tokens, per-layer dim] -> [tokens, dim]"""
-        x = x + self.attention_norm(self.attention(self.input_norm(x), batch))
+    def __call__(self, x: torch.Tensor, per_layer: torch.Tensor | None, batch: Batch, narrow: bool = False) -> torch.Tensor:
+        """x [tokens, dim], this layer's per-layer input [tokens, per-layer dim] -> [tokens, dim].
+
+        `narrow`: only the batch's kept tokens go on once keys are written -> [kept, dim]
+        """
+        q = self.attention.write(self.input_norm(x), batch)
+        if narrow:
+            x, q, per_layer = x[batch.keep], q[batch.keep], per_layer[batch.keep] if per_layer is not None else None
+            batch = batch.kept()
+            if not len(x):
+                return x
+        x = x + self.attention_norm(self.attention.attend(q, batch))
         y = self.mlp(self.dense_norm(x))
         if self.experts is not None:
             chosen, share = self.router(x)
@@ -266,16 +279,16 @@ class Gemma4:
             ids = ids.masked_fill(torch.isin(ids, self.media), self.pad)
         x = self.embedding(ids)
         per_layer = self.per_layer(ids, x) if self.per_layer is not None else None
+        # Behind the last layer that writes keys of its own, only tokens whose output is wanted go on.
         for index, layer in enumerate(self.layers):
-            if index == self.first_shared and not batch.keep_all:
-                # From here on nothing is written to the cache: only tokens whose output is wanted go on.
-                x = x[batch.keep]
+            narrow = index == self.first_shared - 1 and not batch.keep_all
+            x = layer(x, per_layer[:, index] if per_layer is not None else None, batch, narrow)
+            if narrow:
                 if not len(x):
                     return x
                 per_layer = per_layer[batch.keep] if per_layer is not None else None
                 batch = batch.kept()
-            x = layer(x, per_layer[:, index] if per_layer is not None else None, batch)
-        return self.norm(x if batch.keep_all else x[batch.keep])
+        return self.norm(x)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, dim] -> [rows, vocabulary], float32"""

@@ -57,9 +57,15 @@ class Batch:
     scratch: dict[Any, Any] = field(default_factory=dict)  # what backends and models prepare once a step
 
     def kept(self) -> Batch:
-        """The batch of the kept tokens alone, for layers that write no keys of their own."""
+        """The batch of the kept tokens alone, for layers that write no keys of their own; made once."""
         if self.keep_all:
             return self
+        if "kept" not in self.scratch:
+            self.scratch["kept"] = self._narrow()
+        narrowed: Batch = self.scratch["kept"]
+        return narrowed
+
+    def _narrow(self) -> Batch:
         rows = torch.tensor(self.keep_rows, dtype=torch.int64, device=self.ids.device)
         groups = tuple(
             GroupBatch(group.page_tokens, group.table[rows], (group.slots[0][self.keep], group.slots[1][self.keep]))
