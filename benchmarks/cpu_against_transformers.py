@@ -22,9 +22,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.e2e import service as services  # noqa: E402
+
 from benchmarks import random_checkpoint  # noqa: E402
 from benchmarks.stream import stream_completion  # noqa: E402
-from tests.e2e import service as services  # noqa: E402
 
 NEW_TOKENS = 48
 DECODE_PROMPT = 32
@@ -60,7 +61,12 @@ def theirs(model: Any, batch: int, seed: int) -> float:
         started = time.perf_counter()
         with torch.inference_mode():
             model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=tokens,
+                min_new_tokens=tokens,
+                do_sample=False,
+                pad_token_id=0,
             )
         return time.perf_counter() - started
 

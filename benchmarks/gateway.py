@@ -53,6 +53,13 @@ def read_all(port: int, streams: int, tokens: int, path: str) -> None:
     print(json.dumps({"chunks": chunks, "seconds": time.monotonic() - started}))
 
 
+def read_all_in_a_process(port: int, streams: int, tokens: int, path: str) -> dict[str, float]:
+    """`read_all` in a process of its own: chunks and seconds."""
+    client = [sys.executable, __file__, "--client", str(port), "--streams", str(streams), "--tokens", str(tokens), "--path", path]
+    counted: dict[str, float] = json.loads(subprocess.run(client, check=True, capture_output=True, text=True).stdout)
+    return counted
+
+
 def measure(streams: int, tokens: int, path: str, steps_per_s: float) -> dict[str, float]:
     """One run against a fresh gateway."""
     with tempfile.TemporaryDirectory() as name:
@@ -63,9 +70,7 @@ def measure(streams: int, tokens: int, path: str, steps_per_s: float) -> dict[st
             running.ready()
             gateway = psutil.Process(running.process.pid)
             before = gateway.cpu_times()
-            client = [sys.executable, __file__, "--client", str(running.port), "--streams", str(streams)]
-            client += ["--tokens", str(tokens), "--path", path]
-            result = json.loads(subprocess.run(client, check=True, capture_output=True, text=True).stdout)
+            result = read_all_in_a_process(running.port, streams, tokens, path)
             after = gateway.cpu_times()
             memory = gateway.memory_info().rss
     cpu_s = after.user + after.system - before.user - before.system

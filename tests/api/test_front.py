@@ -62,7 +62,7 @@ def test_metrics(gateway: Running) -> None:
     for name in (
         "requests_running", "requests_waiting", "ttft_seconds_bucket", "tpot_seconds_bucket", "e2e_seconds_bucket",
         "prompt_tokens_total", "cached_prompt_tokens_total", "kv_usage_ratio", "preemptions_total", "engine_restarts_total",
-        "step_seconds",
+        "engine_step_seconds_total",
     ):  # fmt: skip
         assert f"tokenwell_{name}" in text
 

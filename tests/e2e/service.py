@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _START_S = 90.0
 
 
@@ -25,6 +27,7 @@ class Service:
     """A running `tokenwell serve`."""
 
     url: str
+    port: int
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -48,12 +51,25 @@ class Service:
             with error:
                 return error.code, error.read().decode()
 
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """Status and body of /health."""
+        status, text = self.get("/health")
+        return status, json.loads(text)
+
+    def metrics(self) -> dict[str, float]:
+        """All samples of one scrape by their full names, labels included as they are printed."""
+        lines = (line.rsplit(" ", 1) for line in self.get("/metrics")[1].splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in lines}
+
     def metric(self, name: str) -> float:
-        """One sample of /metrics by its full name, labels included as they are printed."""
-        for line in self.get("/metrics")[1].splitlines():
-            if line.rsplit(" ", 1)[0] == name:
-                return float(line.rsplit(" ", 1)[1])
-        raise KeyError(name)
+        """One sample of /metrics by its full name."""
+        return self.metrics()[name]
+
+    def idle(self) -> bool:
+        """Nothing waits, nothing runs and no page is held."""
+        now = self.metrics()
+        names = ("tokenwell_requests_running", "tokenwell_requests_waiting", 'tokenwell_kv_pages{state="active"}')
+        return not any(now[name] for name in names)
 
     def wait_until(self, what: str, true: Any, within: float = 20.0) -> None:
         """Poll until `true()` holds; AssertionError naming `what` with the service's log after `within` seconds."""
@@ -64,8 +80,19 @@ class Service:
 
     def engine_pid(self) -> int:
         """The engine's process id."""
-        listing = subprocess.run(["pgrep", "-f", "--", f"tokenwell.engine .*{self.process.pid}"], capture_output=True, text=True)
-        return int(listing.stdout.split()[0])
+        [pid] = engine_pids(self.process.pid)
+        return pid
+
+
+def engine_pids(gateway_pid: int) -> list[int]:
+    """The engines that a gateway started and that still exist, also when the gateway itself does not any more."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        if "tokenwell.engine" in command and f'"parent_pid":{gateway_pid},' in command[-1]:
+            if process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def free_port() -> int:
@@ -95,7 +122,7 @@ def start(folder: Path | None, log: Path, *flags: str) -> Service:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWELL_")}
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
-    return Service(f"http://127.0.0.1:{port}", process, log)
+    return Service(f"http://127.0.0.1:{port}", port, process, log)
 
 
 def wait_healthy(service: Service) -> None:

@@ -208,8 +208,8 @@ class Engine:
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.prompt_tokens // 2,
             generated_tokens=self.tokens,
-            step_ms=1.5,
-            host_ms=0.5,
+            step_seconds=0.0015 * self.steps,
+            model_seconds=0.001 * self.steps,
         )
 
 

@@ -53,8 +53,6 @@ class Status:
                 "requests_waiting": max(stats.waiting, supervisor.open_sequences - stats.running),
                 "kv_usage_ratio": stats.pages_active / stats.pages_total if stats.pages_total else 0.0,
                 "engine_up": float(supervisor.health().healthy),
-                "step_seconds": stats.step_ms / 1000,
-                "step_host_seconds": stats.host_ms / 1000,
             },
             counters={
                 "prompt_tokens": stats.prompt_tokens,
@@ -62,6 +60,8 @@ class Status:
                 "cached_prompt_tokens": stats.cached_tokens,
                 "preemptions": stats.preemptions,
                 "engine_steps": stats.steps,
+                "engine_step_seconds": stats.step_seconds,
+                "engine_model_seconds": stats.model_seconds,
                 "engine_restarts": supervisor.restarts,
             },
             kv_pages={"active": stats.pages_active, "cached": stats.pages_cached, "free": free},

@@ -30,12 +30,12 @@ class Loop:
         self._worker = worker
         self._vocabulary = vocabulary
         self._pulse = pulse
-        self._step_ms = 0.0
-        self._host_ms = 0.0
+        self._step_seconds = 0.0
+        self._model_seconds = 0.0
 
     def run(self) -> None:
         """Serve until a Shutdown message."""
-        idle = True
+        idle, checked = True, True
         while True:
             began = time.perf_counter()
             messages = list(self._channel.receive(_IDLE_MS if idle else 0))
@@ -48,20 +48,20 @@ class Loop:
             if plan is None:
                 if messages:
                     self._send(outputs)
-                if not idle:
+                elif idle and not checked:  # nothing to do for a while: time to look for lost pages
                     self._scheduler.check()
+                    checked = True
                 idle = True
                 continue
-            idle = False
+            idle = checked = False
             self._pulse.step_started = time.monotonic()
             ran = time.perf_counter()
             result = self._worker.run(plan)
-            device_seconds = time.perf_counter() - ran
+            self._model_seconds += time.perf_counter() - ran
             self._pulse.step_started = None
             outputs += self._scheduler.apply(result)
             self._send(outputs)
-            self._step_ms = (time.perf_counter() - began) * 1000
-            self._host_ms = self._step_ms - device_seconds * 1000
+            self._step_seconds += time.perf_counter() - began
 
     def _take(self, messages: Iterable[ToEngine]) -> list[Output]:
         refused = []
@@ -83,5 +83,5 @@ class Loop:
         return Output(message.id, finish="error", error=error)
 
     def _send(self, outputs: list[Output]) -> None:
-        stats = msgspec.structs.replace(self._scheduler.stats(), step_ms=self._step_ms, host_ms=self._host_ms)
-        self._channel.send(Outputs(outputs, stats))
+        times = {"step_seconds": self._step_seconds, "model_seconds": self._model_seconds}
+        self._channel.send(Outputs(outputs, msgspec.structs.replace(self._scheduler.stats(), **times)))

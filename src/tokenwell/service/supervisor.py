@@ -317,6 +317,6 @@ def _added(past: Stats, now: Stats, *, gauges: bool = True) -> Stats:
         prompt_tokens=past.prompt_tokens + now.prompt_tokens,
         cached_tokens=past.cached_tokens + now.cached_tokens,
         generated_tokens=past.generated_tokens + now.generated_tokens,
-        step_ms=now.step_ms if gauges else 0.0,
-        host_ms=now.host_ms if gauges else 0.0,
+        step_seconds=past.step_seconds + now.step_seconds,
+        model_seconds=past.model_seconds + now.model_seconds,
     )

@@ -20,8 +20,6 @@ GAUGES: Mapping[str, str] = {
     "requests_waiting": "Sequences that wait for the engine",
     "kv_usage_ratio": "Share of the KV pages that running sequences hold",
     "engine_up": "1 when a request would be computed now",
-    "step_seconds": "Wall-clock duration of the engine's last step",
-    "step_host_seconds": "Part of the last step that was not the model",
 }
 COUNTERS: Mapping[str, str] = {
     "prompt_tokens": "Prompt tokens that the engine admitted",
@@ -29,6 +27,8 @@ COUNTERS: Mapping[str, str] = {
     "cached_prompt_tokens": "Prompt tokens that came from the prefix cache",
     "preemptions": "Sequences that were preempted and computed again",
     "engine_steps": "Steps of the engine",
+    "engine_step_seconds": "Wall-clock time of the engine's steps",
+    "engine_model_seconds": "Part of the steps' time that was the model",
     "engine_restarts": "Engines started in place of a lost one",
 }
 

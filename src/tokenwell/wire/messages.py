@@ -70,8 +70,8 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     prompt_tokens: int = 0  # prompt tokens admitted
     cached_tokens: int = 0  # of those, served from cache
     generated_tokens: int = 0
-    step_ms: float = 0.0  # the last step, wall clock
-    host_ms: float = 0.0  # of that, everything but the model: scheduling, messages, bookkeeping
+    step_seconds: float = 0.0  # wall clock of all steps
+    model_seconds: float = 0.0  # of that, the model; the rest is scheduling, messages and bookkeeping
 
 
 class Outputs(Message, frozen=True, array_like=True, tag=True):
