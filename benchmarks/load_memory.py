@@ -36,7 +36,7 @@ def load_here(folder: str) -> None:
     from tokenwell.wire.spec import EngineSpec
 
     before = resident("VmRSS")
-    loaded = load(EngineSpec(folder, "", "", kv_cache_gib=0.5))
+    loaded = load(EngineSpec(folder, "", ""))
     warm_up(loaded)
     print(json.dumps({"before_mb": before, "peak_mb": resident("VmHWM"), "weights_mb": loaded.ready.weights_bytes / 1e6}))
 

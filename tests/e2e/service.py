@@ -87,11 +87,10 @@ class Service:
 def engine_pids(gateway_pid: int) -> list[int]:
     """The engines that a gateway started and that still exist, also when the gateway itself does not any more."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
+    for process in psutil.process_iter(["cmdline"]):  # a zombie has no command line
         command = process.info["cmdline"] or []
         if "tokenwell.engine" in command and f'"parent_pid":{gateway_pid},' in command[-1]:
-            if process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
+            found.append(process.pid)
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tokenwell.engine.attention.spec import LayerCache
@@ -52,8 +53,7 @@ class KvPool:
         self, groups: Sequence[KvGroup], page_bytes: int, num_pages: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         values = page_bytes // dtype.itemsize
-        # Zeros: a page holds finite numbers before its first use, and masked keys must never be NaN.
-        self.pages = torch.zeros((num_pages, values), dtype=dtype, device=device)
+        self.pages = _zeros(num_pages, values, dtype, device)
         self.caches: dict[int, LayerCache] = {}
         for group in groups:
             one = group.page_tokens * group.kv_heads * group.head_dim
@@ -70,3 +70,12 @@ class KvPool:
         if copies:
             sources, destinations = (torch.tensor(side, device=self.pages.device) for side in zip(*copies, strict=True))
             self.pages[destinations] = self.pages[sources]
+
+
+def _zeros(num_pages: int, values: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """[num_pages, values]. Zeros, because masked keys must never be NaN: a page holds finite numbers before its first use."""
+    if device.type != "cpu":
+        return torch.zeros((num_pages, values), dtype=dtype, device=device)
+    # The operating system's own zero pages: memory is taken when a page is first written, and loading stays small.
+    raw = np.zeros(num_pages * values * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(num_pages, values)
