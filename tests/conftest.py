@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import torch  # imported by the fixtures only, so that tests of the gateway start without it
+
+# The same examples every run: a failure is one of the change, not of the day. --hypothesis-profile=explore looks further.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile("repeatable")
 
 Tiny = Callable[..., Path]
 Reference = Callable[[str, list[int], int], "tuple[list[int], torch.Tensor]"]

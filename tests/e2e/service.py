@@ -102,10 +102,36 @@ def free_port() -> int:
         return port
 
 
+class Faults:
+    """Makes the steps of a service's engines slow or fail; see faulty/sitecustomize.py."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.environment = {"PYTHONPATH": str(Path(__file__).with_name("faulty")), "STEP_FAULT": str(file)}
+
+    @contextmanager
+    def slow(self, step_s: float) -> Iterator[None]:
+        """Every step takes at least so long meanwhile."""
+        self._file.write_text(f"sleep {step_s}")
+        try:
+            yield
+        finally:
+            self._file.unlink()
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Every step raises meanwhile."""
+        self._file.write_text("raise")
+        try:
+            yield
+        finally:
+            self._file.unlink()
+
+
 @contextmanager
-def serve(folder: Path | None, log: Path, *flags: str) -> Iterator[Service]:
+def serve(folder: Path | None, log: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Service]:
     """Start `tokenwell serve [folder] flags`, wait until it is healthy, stop it afterwards."""
-    service = start(folder, log, *flags)
+    service = start(folder, log, *flags, environment=environment)
     try:
         wait_healthy(service)
         yield service
@@ -113,14 +139,17 @@ def serve(folder: Path | None, log: Path, *flags: str) -> Iterator[Service]:
         stop(service)
 
 
-def start(folder: Path | None, log: Path, *flags: str) -> Service:
-    """Start a service and return at once."""
-    port = free_port()
+def start(
+    folder: Path | None, log: Path, *flags: str, environment: dict[str, str] | None = None, port: int | None = None
+) -> Service:
+    """Start a service and return at once. `environment` adds variables; without a `port` a free one is taken."""
+    port = free_port() if port is None else port
     model = [str(folder)] if folder else []
     command = [sys.executable, "-m", "tokenwell", "serve", *model, "--port", str(port), *flags]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWELL_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWELL_")}
+    variables = inherited | (environment or {})
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=variables, cwd=log.parent)
     return Service(f"http://127.0.0.1:{port}", port, process, log)
 
 

@@ -150,9 +150,12 @@ def test_prompt_logprobs_in_chunks(pair: Pair) -> None:
 
 
 def test_under_preemption(pair: Pair) -> None:
+    """One HTTP request with eight prompts, so that all are there at once whatever else the machine does."""
     before = pair.chunked.metric("tokenwell_preemptions_total")
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda prompt: continuation(pair.chunked, prompt), prompts()))
+    body = {"prompt": prompts(), "max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+    status, response = pair.chunked.post("/v1/completions", body)
+    assert status == 200, response
+    answers = [choice["token_ids"] for choice in response["choices"]]
     assert answers == [expected for expected, _ in pair.expected]
     # Where all layers slide, a sequence's need is known when it is admitted: it waits, and none is preempted.
     assert (pair.chunked.metric("tokenwell_preemptions_total") > before) == pair.grows

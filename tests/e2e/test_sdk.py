@@ -128,7 +128,9 @@ async def test_sync_async_streaming_and_not_agree(sdk: openai.OpenAI, asdk: open
     for chunk in sdk.chat.completions.create(model=MODEL, stream=True, **fields):
         stream.add(chunk)
     other = await streamed(asdk, **fields)
-    assert text_of(whole) == stream.texts[0] == other.texts[0] == text_of(await asdk.chat.completions.create(model=MODEL, **fields))
+    assert (
+        text_of(whole) == stream.texts[0] == other.texts[0] == text_of(await asdk.chat.completions.create(model=MODEL, **fields))
+    )
     assert stream.finishes == other.finishes == {0: whole.choices[0].finish_reason}
     [usage] = stream.usages
     assert whole.usage is not None
@@ -167,6 +169,7 @@ def test_temperature_zero_is_the_likeliest(sdk: openai.OpenAI) -> None:
 
 async def test_logprobs(sdk: openai.OpenAI, asdk: openai.AsyncOpenAI) -> None:
     fields: Any = {"messages": HELLO, "max_tokens": 30, "seed": 8, "logprobs": True, "top_logprobs": 4}
+    fields["extra_body"] = {"ignore_eos": True}
     [whole] = sdk.chat.completions.create(model=MODEL, **fields).choices
     assert whole.logprobs is not None and whole.logprobs.content is not None
     for entry in whole.logprobs.content:
@@ -175,7 +178,7 @@ async def test_logprobs(sdk: openai.OpenAI, asdk: openai.AsyncOpenAI) -> None:
         assert sum(math.exp(top) for top in tops) <= 1.0001
         assert entry.logprob <= tops[0] <= 0
         for top in entry.top_logprobs:
-            if top.token == entry.token:
+            if entry.bytes and top.bytes == entry.bytes:  # ids that no text has are all alike
                 assert top.logprob == entry.logprob
     said = b"".join(bytes(entry.bytes or ()) for entry in whole.logprobs.content)
     assert said.decode(errors="replace") == whole.message.content
@@ -227,7 +230,7 @@ def test_logit_bias_and_penalties_reach_the_engine(sdk: openai.OpenAI) -> None:
     forced: Any = sdk.chat.completions.create(logit_bias={"65": 100}, extra_body=more, **fields).choices[0]
     assert forced.token_ids == [65] * 12
     mixed: Any = sdk.chat.completions.create(
-        logit_bias={"65": 50}, presence_penalty=2, frequency_penalty=2, extra_body={**more, "repetition_penalty": 100.0}, **fields
+        logit_bias={"65": 10}, presence_penalty=2, frequency_penalty=2, extra_body={**more, "repetition_penalty": 9.0}, **fields
     ).choices[0]
     assert mixed.token_ids[0] == 65 and set(mixed.token_ids) != {65}
     free: Any = sdk.chat.completions.create(extra_body=more, **fields).choices[0]
@@ -292,7 +295,7 @@ def test_completions_return_token_ids(sdk: openai.OpenAI, service: Service) -> N
     ).choices[0]
     assert len(answer.token_ids) == 7
     assert answer.prompt_token_ids == service.post("/tokenize", {"prompt": "Block tables"})[1]["tokens"]
-    assert service.post("/detokenize", {"tokens": answer.prompt_token_ids[1:]})[1]["prompt"] == "Block tables"
+    assert service.post("/detokenize", {"tokens": answer.prompt_token_ids})[1]["prompt"] == "Block tables"
 
 
 # ---------------------------------------------------------------- errors
@@ -313,7 +316,9 @@ def test_error_classes(sdk: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_overflow_is_recognised(sdk: openai.OpenAI, stream: bool) -> None:
-    with pytest.raises(openai.BadRequestError, match=f"maximum context length is {WINDOW} tokens. However, your messages") as long:
+    with pytest.raises(
+        openai.BadRequestError, match=f"maximum context length is {WINDOW} tokens. However, your messages"
+    ) as long:
         sdk.chat.completions.create(model=MODEL, messages=user("word " * 2000), stream=stream)
     assert long.value.code == "context_length_exceeded" and long.value.param == "messages"
 
@@ -336,9 +341,7 @@ def test_full_queue(sdk: openai.OpenAI) -> None:
 
 def test_a_timeout_aborts(sdk: openai.OpenAI, service: Service) -> None:
     with pytest.raises(openai.APITimeoutError):
-        sdk.with_options(timeout=0.2).chat.completions.create(
-            model=MODEL, messages=HELLO, n=32, extra_body={"ignore_eos": True}
-        )
+        sdk.with_options(timeout=0.2).chat.completions.create(model=MODEL, messages=HELLO, n=32, extra_body={"ignore_eos": True})
     service.wait_until("the abort", service.idle)
 
 

@@ -99,7 +99,8 @@ def test_a_frozen_engine_makes_health_fail(checkpoint: Path, tmp_path: Path) -> 
         running.client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1})
         os.kill(running.engine_pid(), signal.SIGSTOP)
         health = running.until(lambda: (found := running.health())[0] == 503 and found, 3)
-        assert health[1]["status"] in ("stalled", "restarting") and "silent" in health[1]["reason"]
+        assert health[1]["status"] in ("stalled", "restarting", "loading")  # the next engine may be on its way already
+        running.until(lambda: "silent" in running.log())
         running.ready()
 
 

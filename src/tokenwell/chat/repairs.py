@@ -166,7 +166,7 @@ def _text_before_calls(turns: list[Turn]) -> list[Turn]:
     """Text, and the reasoning that led to it, in a turn of its own, for templates that print only the calls of a turn."""
     result = []
     for turn in turns:
-        if "tool_calls" in turn and turn["content"]:
+        if "tool_calls" in turn and "tool_responses" not in turn and turn["content"]:  # with responses, the text answers them
             result.append({key: value for key, value in turn.items() if key != "tool_calls"})
             turn = {"role": "assistant", "content": "", "tool_calls": turn["tool_calls"]}
         result.append(turn)

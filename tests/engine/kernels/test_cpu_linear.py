@@ -33,7 +33,10 @@ def instruction_sets() -> list[object]:
     return [pytest.param(cpu_linear.kernels_for(isa), id=name) for name, isa in kinds.items()]
 
 
-@pytest.fixture(params=instruction_sets())
+KERNELS = instruction_sets()
+
+
+@pytest.fixture(params=KERNELS)
 def kernels(request: pytest.FixtureRequest) -> cpu_linear.Kernels:
     compiled: cpu_linear.Kernels = request.param
     return compiled
@@ -66,7 +69,7 @@ def test_every_number_of_rows(kernels: cpu_linear.Kernels, with_bias: bool) -> N
 def test_random_shapes(rows: int, out: int, depth: int, seed: int) -> None:
     torch.manual_seed(seed)
     x, weight, bias = torch.randn(rows, depth).bfloat16(), torch.randn(out, depth).bfloat16(), torch.randn(out).bfloat16()
-    for param in instruction_sets()[:1]:
+    for param in KERNELS[:1]:
         check(cpu_linear.linear(x, cpu_linear.Prepared(weight, param.values[0]), bias), x, weight, bias)  # type: ignore[attr-defined]
 
 
