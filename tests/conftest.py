@@ -21,7 +21,7 @@ Tiny = Callable[..., Path]
 Reference = Callable[[str, list[int], int], "tuple[list[int], torch.Tensor]"]
 
 # transformers cannot run these itself on the CPU; the other checkpoint holds the same numbers.
-_SAME_NUMBERS = {"gpt-oss-mxfp4": "gpt-oss"}
+SAME_NUMBERS = {"gpt-oss-mxfp4": "gpt-oss"}
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def reference(tiny: Tiny) -> Reference:
     def get(name: str, prompt: list[int], new_tokens: int) -> tuple[list[int], torch.Tensor]:
         key = (name, tuple(prompt), new_tokens)
         if key not in known:
-            known[key] = continuation(tiny(_SAME_NUMBERS.get(name, name)), prompt, new_tokens)
+            known[key] = continuation(tiny(SAME_NUMBERS.get(name, name)), prompt, new_tokens)
         return known[key]
 
     return get

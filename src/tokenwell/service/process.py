@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from tokenwell.wire.errors import TokenwellError
 
 _log = logging.getLogger("tokenwell.engine")
+# A line of the engine's own log, whose level and logger are kept; other lines are traces and what libraries print.
+_LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) (tokenwell\.\S+): (.*)")
 
 
 class EngineProcess:
@@ -77,5 +80,7 @@ class EngineProcess:
 
     def _put(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
-        self._tail.append(text)
-        _log.info("%s", text)
+        match = _LOG_LINE.fullmatch(text)
+        level, name, message = match.groups() if match else ("INFO", _log.name, text)
+        self._tail.append(message)
+        logging.getLogger(name).log(logging.getLevelNamesMapping()[level], "%s", message)

@@ -1,7 +1,7 @@
 """Keeps one engine alive and gives it the open jobs.
 
 Owns the engine's process and socket, the table of open jobs, restarts with back-off, and the truth about health. Does not know
-text, HTTP or dialects. Death is loud: when an engine is lost, jobs whose client has already seen something fail at once; the
+text, HTTP or dialects. An engine that was ready once is always replaced; one that cannot even start, a few times. Death is loud: when an engine is lost, jobs whose client has already seen something fail at once; the
 others are sent again to the next engine, at most `MAX_REPLAYS` times.
 """
 
@@ -24,6 +24,7 @@ from tokenwell.wire.messages import Ready, Stats
 from tokenwell.wire.spec import EngineSpec, encode_spec
 
 MAX_REPLAYS = 2
+MAX_STARTS = 3  # engines that may end before the first one ever served
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0  # an engine that served this long was not part of a crash loop
@@ -171,11 +172,15 @@ class Supervisor:
 
     async def _keep_alive(self) -> None:
         backoff_s = FIRST_BACKOFF_S
+        starts = 0
         while not self._stopping:
             self._healthy_since = None
             loss = await self._one_life()
             if self._stopping:
                 return
+            starts += 1
+            if self.ready is None and starts == MAX_STARTS:  # what never worked will not come right by itself
+                loss = _Loss(f"{starts} engines ended before one could serve; the last time {loss.reason}", retry=False)
             self._last_loss = loss.reason
             if not loss.retry:
                 _log.error("the engine cannot serve: %s", loss.reason)

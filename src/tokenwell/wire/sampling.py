@@ -19,7 +19,7 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True):
     presence_penalty: float = 0.0  # subtracted once for every token that was generated before
     frequency_penalty: float = 0.0  # subtracted for each time the token was generated before
     repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens in prompt or output
-    logit_bias: dict[int, float] = {}  # added to the logits of these token ids
+    logit_bias: dict[int, float] = {}  # added to the logits of these token ids; -inf forbids one
     seed: int = 0  # the noise of position p depends on (seed, p) alone
     max_tokens: int = 16  # tokens to generate at most; 0 computes the prompt only
     min_tokens: int = 0  # stop_ids are impossible before this many tokens

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.errors import bad_request, translate
+from tokenwell.api.errors import ApiError, bad_request, translate
 from tokenwell.api.exchange import exchange_of
 from tokenwell.api.openai.conversation import conversation_of
 from tokenwell.api.openai.envelope import DONE, Envelope, encode, usage_of
@@ -43,6 +43,8 @@ class ChatCompletions:
         model = gateway.catalogue.resolve(wanted.model)
         refuse_unsupported(wanted)
         conversation = conversation_of(wanted)
+        if conversation.tools and not gateway.model.reads_tools:
+            raise _cannot_use_tools()
         # In a thread: templates are programs of strangers, and long texts take their time.
         prompt = await while_connected(request.receive, asyncio.to_thread(gateway.model.render, conversation))
         generation = self._generation(wanted, prompt)
@@ -206,6 +208,16 @@ class _Answer:
             return ""
         content = self._wanted.messages[-1].content
         return content if isinstance(content, str) else "\n".join(part.text or "" for part in content or ())
+
+
+def _cannot_use_tools() -> ApiError:
+    """An answer that ignores the tools would look like a model that does not want to call any."""
+    return bad_request(
+        "This model cannot be offered tools: its chat template does not show them to it. Send no `tools`, or "
+        '`"tool_choice": "none"`, or serve it with a template that prints them (--chat-template).',
+        "tools",
+        "unsupported_parameter",
+    )
 
 
 def _max_tokens(wanted: ChatRequest) -> int:

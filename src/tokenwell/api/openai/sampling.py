@@ -5,6 +5,7 @@ Knows the dialect's fields, not HTTP and not the engine.
 
 from __future__ import annotations
 
+import math
 import secrets
 
 from tokenwell.api.errors import bad_request
@@ -63,7 +64,7 @@ def sampling_of(
         presence_penalty=_chosen(request.presence_penalty, 0.0),
         frequency_penalty=_chosen(request.frequency_penalty, 0.0),
         repetition_penalty=_chosen(request.repetition_penalty, defaults.repetition_penalty),
-        logit_bias=_logit_bias(request, vocab_size),
+        logit_bias=_logit_bias(request, vocab_size) | _suppressed(model, vocab_size),
         # Drawn here and not in the engine, so that a replay on another engine gives the same tokens.
         seed=request.seed if request.seed is not None else secrets.randbits(63),
         max_tokens=max_tokens,
@@ -112,6 +113,11 @@ def _stop_token_ids(request: GenerationFields, vocab_size: int) -> set[int]:
     ids = request.stop_token_ids or []
     check_token_ids(ids, vocab_size, "stop_token_ids")
     return set(ids)
+
+
+def _suppressed(model: ChatModel, vocab_size: int) -> dict[int, float]:
+    """What the checkpoint says must never be sampled; no bias of a request outweighs it."""
+    return {token: -math.inf for token in model.defaults.suppress_tokens if token < vocab_size}
 
 
 def _logit_bias(request: GenerationFields, vocab_size: int) -> dict[int, float]:

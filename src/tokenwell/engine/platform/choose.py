@@ -27,16 +27,17 @@ def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Ch
     """
     torch.set_num_threads(threads or read_cpu().compute_threads[0])
     if device == "auto":
-        passed_over: list[str] = []
+        passed_over: dict[str, str] = {}
         for kind, module_name in _KINDS.items():
             module = importlib.import_module(module_name)
             reason = module.reason_not(0)
             if reason is None:
                 platform: Platform = module.open_device(0)
-                why = "; ".join(passed_over) or "first in order of preference"
+                missing = ", ".join(f"no {name}" for name in passed_over)
+                why = f"{missing}; --device NAME tells why" if missing else "first in order of preference"
                 return platform, Choice("device", platform.describe(), why)
-            passed_over.append(f"no {kind}: {reason}")
-        raise SettingsError("no usable device: " + "; ".join(passed_over))
+            passed_over[kind] = reason
+        raise SettingsError("no usable device: " + "; ".join(f"no {name}: {why}" for name, why in passed_over.items()))
     kind, _, index_text = device.partition(":")
     if kind not in _KINDS or (index_text and not index_text.isdigit()):
         raise SettingsError(f"--device {device!r} is not known; use auto, {', '.join(_KINDS)} or KIND:INDEX such as cuda:1")

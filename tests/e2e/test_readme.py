@@ -1,0 +1,74 @@
+"""What the README promises to somebody who just started the service, without a model of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.service import Service, serve
+
+import tokenwell
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The bundled checkpoint, built by this start."""
+    folder = tmp_path_factory.mktemp("readme")
+    with serve(None, folder / "service.log", environment={"XDG_CACHE_HOME": str(folder / "cache")}) as running:
+        yield running
+
+
+def curl_line() -> list[str]:
+    """The words of the README's curl command."""
+    [command] = re.findall(r"^curl (?:.*\\\n)*.*$", README, re.MULTILINE)
+    return shlex.split(command.replace("\\\n", " "))[1:]
+
+
+def test_the_curl_line(service: Service) -> None:
+    url, *options = curl_line()
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert set(given) == {"-H", "-d"}
+    name, value = given["-H"].split(": ")
+    assert url.startswith("http://127.0.0.1:8000/")  # the default address
+    request = urllib.request.Request(
+        url.replace("http://127.0.0.1:8000", service.url), data=given["-d"].encode(), headers={name: value}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer = json.loads(response.read())
+    assert answer["model"] == json.loads(given["-d"])["model"]
+    assert answer["choices"][0]["message"]["content"]
+    assert 1 <= answer["usage"]["completion_tokens"] <= json.loads(given["-d"])["max_tokens"]
+
+
+def test_the_routes_are_there(service: Service) -> None:
+    [sentence] = re.findall(r"^There are (.*?)\.$", README, re.MULTILINE | re.DOTALL)
+    routes = re.findall(r"`(/\S+)`", sentence)
+    assert len(routes) >= 8
+    for route in routes:
+        status, _ = service.get(route)
+        assert status in (200, 405), route  # 405: it takes POST only
+
+
+def test_models_version_health_and_metrics(service: Service) -> None:
+    [model] = json.loads(service.get("/v1/models")[1])["data"]
+    assert model["id"] == "tokenwell-tiny" and model["max_model_len"] > 1000
+    assert json.loads(service.get("/version")[1]) == {"version": tokenwell.__version__}
+    status, health = service.health()
+    assert status == 200 and health["status"] == "ok"
+    service.post("/v1/completions", {"prompt": "a", "max_tokens": 3, "ignore_eos": True})
+    assert service.metric("tokenwell_generation_tokens_total") >= 3
+
+
+def test_the_start_message(service: Service) -> None:
+    """Where, what, how much, and every automatic choice with its reason."""
+    text = service.log.read_text()
+    assert text.count("Tokenwell is ready at") == 1 and f"Tokenwell is ready at {service.url}/v1" in text
+    for words in ("model     tokenwell-tiny", "window    ", "capacity  ", "  device: cpu", "  dtype: ", "  kv cache: "):
+        assert words in text
