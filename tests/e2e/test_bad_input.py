@@ -143,6 +143,16 @@ def test_unknown_model(client: httpx2.Client) -> None:
         assert error_of(client, path, {**body, "model": "gpt-9"}, 404)["code"] == "model_not_found"
 
 
+def test_tools_that_the_template_does_not_show(client: httpx2.Client) -> None:
+    """Refused rather than ignored, unless the client says that none may be called."""
+    tools = [{"type": "function", "function": {"name": "read", "parameters": {"type": "object"}}}]
+    for more in ({}, {"tool_choice": "auto"}, {"stream": True}):
+        error = error_of(client, CHAT, {"messages": HELLO, "tools": tools, **more})
+        assert error["param"] == "tools" and "template" in error["message"]
+    for some in ({"tools": tools, "tool_choice": "none"}, {"tools": []}, {"tools": None}):
+        assert client.post(CHAT, json={"messages": HELLO, "max_tokens": 1, **some}).status_code == 200
+
+
 def test_windows(client: httpx2.Client) -> None:
     """A prompt that fills the window is refused, one token less gives one token; the numbers are told."""
     for length in (WINDOW, WINDOW + 1, 100 * WINDOW):

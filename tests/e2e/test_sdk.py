@@ -11,6 +11,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 from tests.conftest import Tiny
+from tests.e2e.checkpoints import variant
 from tests.e2e.service import Service, serve
 
 pytestmark = pytest.mark.anyio
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.anyio
 MODEL = "llama3"
 SLOTS, QUEUE = 64, 100
 WINDOW = 1024
+SUPPRESSED = 66  # by the checkpoint's generation_config.json
 
 
 def user(text: str) -> list[Any]:
@@ -38,7 +40,8 @@ def service(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     folder = tmp_path_factory.mktemp("sdk")
     (folder / "tokenwell.toml").write_text(f"[server]\nmax_queue = {QUEUE}\n")
     flags = ("--dtype=float32", "--threads=1", f"--max-num-seqs={SLOTS}")
-    with serve(tiny(MODEL), folder / "service.log", *flags) as running:
+    checkpoint = variant(tiny(MODEL), folder / MODEL, generation={"suppress_tokens": [SUPPRESSED, 10**6]})
+    with serve(checkpoint, folder / "service.log", *flags) as running:
         yield running
 
 
@@ -236,6 +239,14 @@ def test_logit_bias_and_penalties_reach_the_engine(sdk: openai.OpenAI) -> None:
     free: Any = sdk.chat.completions.create(extra_body=more, **fields).choices[0]
     banned: Any = sdk.chat.completions.create(logit_bias={str(free.token_ids[0]): -100}, extra_body=more, **fields).choices[0]
     assert free.token_ids[0] not in banned.token_ids
+
+
+def test_what_the_checkpoint_suppresses_is_never_said(sdk: openai.OpenAI) -> None:
+    fields: Any = {"model": MODEL, "messages": HELLO, "max_tokens": 12, "temperature": 0}
+    more = {"ignore_eos": True, "return_token_ids": True}
+    for token, chosen in ((SUPPRESSED + 1, True), (SUPPRESSED, False)):
+        answer: Any = sdk.chat.completions.create(logit_bias={str(token): 100}, extra_body=more, **fields).choices[0]
+        assert (token in answer.token_ids) == chosen
 
 
 def test_usage_in_streams(sdk: openai.OpenAI) -> None:

@@ -103,6 +103,10 @@ class Running:
         pid: int = self.diary("generate")[-1]["pid"]
         return pid
 
+    def started_pid(self) -> int:
+        """The engine that was started last."""
+        return int(self.log().rsplit("engine started as process ", 1)[1].split()[0])
+
     def log(self) -> str:
         """Everything the gateway printed."""
         return self.log_path.read_text(errors="replace")

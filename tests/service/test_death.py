@@ -135,6 +135,31 @@ def test_a_broken_checkpoint_is_not_tried_again(checkpoint: Path, tmp_path: Path
         assert running.health()[1]["engine_restarts"] == 0
 
 
+def test_an_engine_that_never_starts_is_given_up(checkpoint: Path, tmp_path: Path) -> None:
+    """Three in a row: what has never worked will not come right by itself, and the reason stays visible."""
+    with Running(checkpoint, tmp_path, "--fatal", "retry") as running:
+        running.listening()
+        status, health = running.until(lambda: (found := running.health())[1]["status"] == "failed" and found)
+        assert status == 503 and health["engine_restarts"] == 2
+        assert "3 engines ended" in health["reason"] and "truncated" in health["reason"]
+        answer = running.client.post("/v1/completions", json={"prompt": "a"})
+        assert answer.status_code == 503 and "truncated" in answer.json()["error"]["message"]
+        assert running.log().count("engine started as process") == 3
+
+
+def test_an_engine_that_has_served_is_replaced_for_ever(checkpoint: Path, tmp_path: Path) -> None:
+    """Three losses in a row, the last two before anything was served, and a fourth engine all the same."""
+    with Running(checkpoint, tmp_path, "--load-s", "0.2", **QUICK) as running:
+        running.ready()
+        running.client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1})
+        for lost in range(3):
+            started = running.log().count("engine started as process")
+            os.kill(running.started_pid(), signal.SIGKILL)
+            running.until(lambda: running.log().count("engine started as process") > started)  # noqa: B023
+            assert running.health()[1]["engine_restarts"] == lost + 1
+        assert running.ready().client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1}).status_code == 200
+
+
 def test_one_failed_request_fails_alone(checkpoint: Path, tmp_path: Path) -> None:
     with Running(checkpoint, tmp_path, "--error-after", "4") as running:
         running.ready()

@@ -1,8 +1,9 @@
 """Keeps one engine alive and gives it the open jobs.
 
 Owns the engine's process and socket, the table of open jobs, restarts with back-off, and the truth about health. Does not know
-text, HTTP or dialects. An engine that was ready once is always replaced; one that cannot even start, a few times. Death is loud: when an engine is lost, jobs whose client has already seen something fail at once; the
-others are sent again to the next engine, at most `MAX_REPLAYS` times.
+text, HTTP or dialects. Death is loud: when an engine is lost, jobs whose client has already seen something fail at once; the
+others are sent again to the next engine, at most `MAX_REPLAYS` times. An engine that has served is replaced for ever; one that
+cannot even start is tried `MAX_STARTS` times.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tokenwell.wire.messages import Ready, Stats
 from tokenwell.wire.spec import EngineSpec, encode_spec
 
 MAX_REPLAYS = 2
-MAX_STARTS = 3  # engines that may end before the first one ever served
+MAX_STARTS = 3  # engines that are tried before one has ever served
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0  # an engine that served this long was not part of a crash loop
@@ -180,7 +181,7 @@ class Supervisor:
                 return
             starts += 1
             if self.ready is None and starts == MAX_STARTS:  # what never worked will not come right by itself
-                loss = _Loss(f"{starts} engines ended before one could serve; the last time {loss.reason}", retry=False)
+                loss = _Loss(f"{starts} engines ended before one could serve; the last time: {loss.reason}", retry=False)
             self._last_loss = loss.reason
             if not loss.retry:
                 _log.error("the engine cannot serve: %s", loss.reason)
