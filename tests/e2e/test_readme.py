@@ -7,7 +7,9 @@ import re
 import shlex
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.e2e.service import Service, serve
@@ -21,7 +23,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The bundled checkpoint, built by this start."""
     folder = tmp_path_factory.mktemp("readme")
-    with serve(None, folder / "service.log", environment={"XDG_CACHE_HOME": str(folder / "cache")}) as running:
+    with serve(None, folder / "service.log", "--threads=1", environment={"XDG_CACHE_HOME": str(folder / "cache")}) as running:
         yield running
 
 
@@ -45,6 +47,16 @@ def test_the_curl_line(service: Service) -> None:
     assert answer["model"] == json.loads(given["-d"])["model"]
     assert answer["choices"][0]["message"]["content"]
     assert 1 <= answer["usage"]["completion_tokens"] <= json.loads(given["-d"])["max_tokens"]
+
+
+def test_an_answer_without_a_limit_ends(service: Service) -> None:
+    """After as many tokens as the checkpoint's generation_config.json says; a request may ask for more."""
+    body = {"messages": [{"role": "user", "content": "Hello!"}], "ignore_eos": True}
+    bodies: list[dict[str, Any]] = [body, body | {"max_tokens": 300}, body | {"min_tokens": 270}]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda asked: service.post("/v1/chat/completions", asked)[1], bodies))
+    assert [answer["usage"]["completion_tokens"] for answer in answers] == [256, 300, 270]
+    assert {answer["choices"][0]["finish_reason"] for answer in answers} == {"length"}
 
 
 def test_the_routes_are_there(service: Service) -> None:

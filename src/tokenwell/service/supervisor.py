@@ -182,7 +182,6 @@ class Supervisor:
             starts += 1
             if self.ready is None and starts == MAX_STARTS:  # what never worked will not come right by itself
                 loss = _Loss(f"{starts} engines ended before one could serve; the last time: {loss.reason}", retry=False)
-            self._last_loss = loss.reason
             if not loss.retry:
                 _log.error("the engine cannot serve: %s", loss.reason)
                 self._failure = loss.reason
@@ -224,6 +223,7 @@ class Supervisor:
             loss = _Loss(str(error), retry=False)
         finally:
             self._engine = self._serving = None
+            self._last_loss = loss.reason
             self._past = _added(self._past, engine.stats, gauges=False)
             engine.close()
             if not self._stopping:

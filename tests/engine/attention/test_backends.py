@@ -22,12 +22,14 @@ CPU = torch.device("cpu")
 runs = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=6)  # (start, count)
 
 
-def build(rows: list[tuple[int, int]], kv: LayerKv, page_tokens: int, seed: int) -> tuple[batches.Batch, KvPool]:
+def build(
+    rows: list[tuple[int, int]], kv: LayerKv, page_tokens: int, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[batches.Batch, KvPool]:
     """A batch whose rows own shuffled pages full of random keys and values."""
     torch.manual_seed(seed)
-    groups, page_bytes = group_layers([kv], 4, page_tokens)
+    groups, page_bytes = group_layers([kv], dtype.itemsize, page_tokens)
     needs = [-(-(start + count) // page_tokens) for start, count in rows]
-    pool = KvPool(groups, page_bytes, sum(needs) + 1, torch.float32, CPU)
+    pool = KvPool(groups, page_bytes, sum(needs) + 1, dtype, CPU)
     pool.pages.normal_()
     pages = (torch.randperm(sum(needs)) + 1).tolist()
     plan = [RunRow(index, start, count, ((),), True) for index, (start, count) in enumerate(rows)]
@@ -59,7 +61,7 @@ def test_sdpa_agrees_with_the_reference(
     seed: int,
 ) -> None:
     batch, _ = build(rows, LayerKv(0, heads[1], head_dim, window), page_tokens, seed)
-    spec = AttentionSpec(heads[0], heads[1], head_dim, head_dim**-0.5, window, sinks=sinks)
+    spec = AttentionSpec(heads[0], heads[1], head_dim, head_dim**-0.5, torch.float32, window, sinks=sinks)
     assert SdpaAttention().reason_not(spec, CPU) is None
     q = torch.randn(len(batch.ids), heads[0], head_dim)
     logit = torch.randn(heads[0]) if sinks else None
@@ -82,11 +84,45 @@ def test_the_reference_is_plain_attention() -> None:
     torch.testing.assert_close(ReferenceAttention().attend(spec, q, batch.caches[0], batch, 0, None), expected)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=runs,
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (5, 1)]),
+    head_dim=st.sampled_from([32, 64]),
+    page_tokens=st.integers(1, 9),
+    window=st.sampled_from([None, 1, 5, 16]),
+    sinks=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_the_cpu_kernel_agrees_with_the_reference(
+    rows: list[tuple[int, int]],
+    heads: tuple[int, int],
+    head_dim: int,
+    page_tokens: int,
+    window: int | None,
+    sinks: bool,
+    seed: int,
+) -> None:
+    batch, _ = build(rows, LayerKv(0, heads[1], head_dim, window), page_tokens, seed, torch.bfloat16)
+    spec = AttentionSpec(heads[0], heads[1], head_dim, head_dim**-0.5, torch.bfloat16, window, sinks=sinks)
+    # Where the kernel has a reason against this machine, torch's attention is what the engine takes.
+    backend = choose_backend(spec, CPU)[0]
+    assert not isinstance(backend, ReferenceAttention)
+    q = torch.randn(len(batch.ids), heads[0], head_dim).bfloat16()
+    logit = torch.randn(heads[0]).bfloat16() if sinks else None
+    expected = ReferenceAttention().attend(spec, q, batch.caches[0], batch, 0, logit)
+    actual = backend.attend(spec, q, batch.caches[0], batch, 0, logit)
+    torch.testing.assert_close(actual.float(), expected.float(), atol=3e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize(("cap", "name"), [(None, "sdpa"), (30.0, "reference")])
 def test_the_choice_says_why(cap: float | None, name: str) -> None:
     backend, choice = choose_backend(AttentionSpec(4, 2, 8, 1.0, softcap=cap), CPU)
     assert backend.name == name == choice.chosen
-    assert choice.reason == ("first in order" if cap is None else "not sdpa: it cannot cap scores")
+    if cap is None:
+        assert choice.reason == "not cpu kernel: only bfloat16 on the CPU has a kernel, not float32 on cpu"
+    else:
+        assert choice.reason == "not cpu kernel: it cannot cap scores; not sdpa: it cannot cap scores"
 
 
 def test_a_cap_bounds_the_scores() -> None:

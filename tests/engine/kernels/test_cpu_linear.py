@@ -23,12 +23,12 @@ def instruction_sets() -> list[object]:
     """Every kind of kernel that this machine can run, named."""
     if importlib.util.find_spec("llvmlite") is None:
         return []
-    from tokenwell.engine.kernels import cpu_code
+    from tokenwell.engine.kernels import cpu_linear_code
 
-    host = cpu_code.host_isa()
+    host = cpu_linear_code.host_isa()
     if host is None:
         return []
-    avx2 = cpu_code.Isa("haswell", "+avx2,+fma", 8, 16, False, max_block=4, max_rows=16)
+    avx2 = cpu_linear_code.Isa("haswell", "+avx2,+fma", 8, 16, False, max_block=4, max_rows=16)
     kinds = {"host": host, "no-bf16": dataclasses.replace(host, dot_bf16=False), "avx2": avx2}
     return [pytest.param(cpu_linear.kernels_for(isa), id=name) for name, isa in kinds.items()]
 

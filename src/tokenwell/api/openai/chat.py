@@ -69,7 +69,7 @@ class ChatCompletions:
             wanted,
             gateway.model,
             gateway.vocab_size,
-            max_tokens=_max_tokens(wanted),
+            max_tokens=_max_tokens(wanted, gateway.model.defaults.max_new_tokens),
             logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
             prompt_logprobs=wanted.prompt_logprobs,
         )
@@ -220,13 +220,15 @@ def _cannot_use_tools() -> ApiError:
     )
 
 
-def _max_tokens(wanted: ChatRequest) -> int:
-    """The newer name wins. Absent: what the window leaves."""
+def _max_tokens(wanted: ChatRequest, default: int | None) -> int:
+    """The newer name wins. Absent: the checkpoint's `default`, or what the window leaves."""
     name = "max_tokens" if wanted.max_completion_tokens is None else "max_completion_tokens"
     given: int | None = getattr(wanted, name)
     if given == 0:
         raise bad_request(f"`{name}` must be at least 1.", name, "invalid_value")
-    return _UNBOUNDED if given is None else min(given, _UNBOUNDED)
+    if given is None:
+        return _UNBOUNDED if default is None else max(default, wanted.min_tokens or 0)
+    return min(given, _UNBOUNDED)
 
 
 def _delta(event: Event) -> Json:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from tokenwell.engine.attention.cpu import CpuAttention
 from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.attention.sdpa import SdpaAttention
 from tokenwell.engine.attention.spec import AttentionSpec, Backend
 from tokenwell.wire.messages import Choice
 
-_IN_ORDER: tuple[Backend, ...] = (SdpaAttention(), ReferenceAttention())
+_IN_ORDER: tuple[Backend, ...] = (CpuAttention(), SdpaAttention(), ReferenceAttention())
 
 
 def choose_backend(spec: AttentionSpec, device: torch.device) -> tuple[Backend, Choice]:

@@ -66,23 +66,40 @@ class SdpaAttention:
     def attend(
         self, spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, batch: Batch, group: int, sinks: torch.Tensor | None
     ) -> torch.Tensor:
+        out = torch.empty_like(q)
+        decode_rows(spec, q, cache, batch, group, sinks, out)
         key = (self.name, group, spec.window)
         work = batch.scratch.get(key)
         if work is None:
-            work = batch.scratch[key] = _prepare(spec, batch.spans, batch.groups[group], q.dtype)
-        out = torch.empty_like(q)
+            rows = range(batch.singles, len(batch.spans))
+            work = [_long(spec, batch.spans[row], row, batch.groups[group], q.dtype) for row in rows]
+            batch.scratch[key] = work
         for piece in work:
-            if isinstance(piece, _Decode):
-                _decode(spec, piece, q, cache, sinks, out)
-            else:
-                _prefill(spec, piece, q, cache, sinks, out)
+            _prefill(spec, piece, q, cache, sinks, out)
         return out
 
 
-def _prepare(spec: AttentionSpec, spans: tuple[Span, ...], group: GroupBatch, dtype: torch.dtype) -> list[_Decode | _Prefill]:
-    """What to gather and mask; the same for all layers of a group, so it is made once a step."""
-    singles = sum(span.count == 1 for span in spans)  # the batch puts them first, shortest first
-    work: list[_Decode | _Prefill] = []
+def decode_rows(
+    spec: AttentionSpec,
+    q: torch.Tensor,
+    cache: LayerCache,
+    batch: Batch,
+    group: int,
+    sinks: torch.Tensor | None,
+    out: torch.Tensor,
+) -> None:
+    """The batch's rows with a single query, into `out`, which like q is [tokens, heads, head_dim]."""
+    key = ("decode", group, spec.window)  # what to gather is the same for all layers of a group: made once a step
+    work = batch.scratch.get(key)
+    if work is None:
+        work = batch.scratch[key] = _buckets(spec, batch.spans, batch.singles, batch.groups[group], q.dtype)
+    for piece in work:
+        _decode(spec, piece, q, cache, sinks, out)
+
+
+def _buckets(spec: AttentionSpec, spans: tuple[Span, ...], singles: int, group: GroupBatch, dtype: torch.dtype) -> list[_Decode]:
+    """The first `singles` rows, shortest first, in buckets of similar length."""
+    work: list[_Decode] = []
     first = 0
     while first < singles:
         last = first + 1
@@ -91,7 +108,6 @@ def _prepare(spec: AttentionSpec, spans: tuple[Span, ...], group: GroupBatch, dt
             last += 1
         work.append(_bucket(spec, spans, first, last, group, dtype))
         first = last
-    work += [_long(spec, spans[row], row, group, dtype) for row in range(singles, len(spans))]
     return work
 
 

@@ -19,6 +19,7 @@ class AttentionSpec:
     kv_heads: int
     head_dim: int
     scale: float
+    dtype: torch.dtype = torch.float32  # of queries, keys and values
     window: int | None = None
     softcap: float | None = None  # scores become cap * tanh(scores / cap)
     sinks: bool = False  # one extra logit a head that only enlarges the denominator

@@ -1,9 +1,8 @@
 """Few-row bfloat16 linear maps on x86 CPUs at close to memory bandwidth.
 
 Decoding multiplies a few rows by every weight of the model, so it should run as fast as the weights can be read.
-torch.nn.functional.linear reaches a third to a half of that. The kernels of `cpu_code` read the weight as it is, row-major:
-nothing is packed or copied. They run on the OpenMP threads that torch already has, because a second pool would fight with
-torch's, whose threads spin between operations.
+torch.nn.functional.linear reaches a third to a half of that. The kernels of `cpu_linear_code` read the weight as it is,
+row-major: nothing is packed or copied.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
 
+from tokenwell.engine.kernels import cpu_pool
+
 TILE_BYTES = 1 << 20  # most weight bytes that one thread takes at a time
+_LEAST_ROWS = 4  # cpu_linear_code.MAX_GROUP: the kernels take so many weight rows at a time
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,11 @@ def reason_not(weight: torch.Tensor) -> str | None:
     """Why the kernels cannot serve `weight` [out, in] on this machine; None if they can."""
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
         return f"only bfloat16 on the CPU has a kernel, not {str(weight.dtype).removeprefix('torch.')} on {weight.device}"
-    code = _code()
-    if code is None:
-        return "llvmlite is not installed"
-    isa = code.host_isa()
-    if isa is None:
-        return "the CPU is not an x86-64 with AVX2 and FMA"
-    if _thread_pool() is None:
-        return "torch's OpenMP library has no GOMP_parallel"
+    if (reason := cpu_pool.reason_not()) is not None:
+        return reason
     if weight.dim() != 2 or not weight.is_contiguous():
         return "the weight is not a contiguous matrix"
-    if weight.shape[0] < code.MAX_GROUP or weight.shape[1] < 2 * isa.lanes:
+    if weight.shape[0] < _LEAST_ROWS or weight.shape[1] < 2 * cpu_pool.host().lanes:
         return f"a weight of {tuple(weight.shape)} is smaller than one step of the kernel"
     return None
 
@@ -105,35 +100,13 @@ def linear(x: torch.Tensor, prepared: Prepared, bias: torch.Tensor | None = None
     return y
 
 
-_CONTEXT = ctypes.c_int64 * 11  # the fields that cpu_code.FIELDS names
-
-
-@functools.cache
-def _code() -> ModuleType | None:
-    """The code generator, where its library is installed."""
-    try:
-        from tokenwell.engine.kernels import cpu_code
-    except ImportError:
-        return None
-    return cpu_code
+_CONTEXT = ctypes.c_int64 * 11  # the fields that cpu_linear_code.FIELDS names
 
 
 @functools.cache
 def _zeros(count: int) -> torch.Tensor:
     """The bias of maps without one."""
     return torch.zeros(count, dtype=torch.bfloat16)
-
-
-@functools.cache
-def _thread_pool() -> Callable[..., None] | None:
-    """GOMP_parallel(function, data, threads, flags) of the OpenMP library that torch has loaded."""
-    try:
-        run = ctypes.CDLL(None).GOMP_parallel
-    except (AttributeError, OSError):
-        return None
-    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    run.restype = None
-    return run
 
 
 _compiling = threading.Lock()
@@ -147,14 +120,13 @@ def _kernels() -> Kernels:
 
 @functools.cache
 def _compile() -> Kernels:
-    code, run = _code(), _thread_pool()
-    assert code is not None and run is not None
-    return kernels_for(code.host_isa())
+    return kernels_for(cpu_pool.host())
 
 
 def kernels_for(isa: Any) -> Kernels:
-    """Kernels for one instruction set (a cpu_code.Isa), which need not be the widest that the CPU has."""
-    code, run = _code(), _thread_pool()
-    assert code is not None and run is not None
-    compiled = code.compile_kernels(isa)
+    """Kernels for one instruction set (a cpu_ir.Isa), which need not be the widest that the CPU has."""
+    from tokenwell.engine.kernels import cpu_linear_code
+
+    compiled, run = cpu_linear_code.compile_kernels(isa), cpu_pool.thread_pool()
+    assert run is not None
     return Kernels(compiled.entries, isa.max_block, isa.max_rows, run, compiled)

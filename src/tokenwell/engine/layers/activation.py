@@ -11,6 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as functional
 
+from tokenwell.engine.kernels import cpu_elementwise
 from tokenwell.wire.errors import CheckpointError
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -24,6 +25,8 @@ _BY_NAME: dict[str, Activation] = {
     "gelu": functional.gelu,
     "relu": functional.relu,
 }
+# What the CPU's kernels for the gated form call these.
+_KERNELS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
 
 def plain(name: str) -> Activation:
@@ -38,8 +41,11 @@ def plain(name: str) -> Activation:
 def gated(name: str) -> Activation:
     """activation(gate) * value: [..., 2 * width] -> [..., width]."""
     activation = plain(name)
+    kind = _KERNELS.get(name)
 
     def apply(x: torch.Tensor) -> torch.Tensor:
+        if kind and cpu_elementwise.reason_not(x.shape[-1] // 2, x.dtype, x.device) is None:
+            return cpu_elementwise.gated(cpu_elementwise.prepare(kind), x)
         gate, value = x.chunk(2, dim=-1)
         return activation(gate).mul_(value)
 

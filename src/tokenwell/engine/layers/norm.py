@@ -5,15 +5,20 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
+from tokenwell.engine.kernels import cpu_elementwise
 from tokenwell.engine.weights.source import Source
 
 
 class RmsNorm:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension; without weight the factor is left out."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension.
+
+    The weight is [dim], or [heads, dim] for x [tokens, heads, dim] with a factor for each channel of each head; without
+    weight the factor is left out.
+    """
 
     def __init__(self, weight: torch.Tensor | None, dim: int, eps: float) -> None:
         self.weight = weight
-        self.shape = (dim,)
+        self.dim = dim
         self.eps = eps
 
     @classmethod
@@ -23,4 +28,9 @@ class RmsNorm:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[..., dim] -> [..., dim]"""
-        return functional.rms_norm(x, self.shape, self.weight, self.eps)
+        if cpu_elementwise.reason_not(self.dim, x.dtype, x.device) is None:
+            kernel = cpu_elementwise.prepare("rms_norm_plain" if self.weight is None else "rms_norm")
+            return cpu_elementwise.rms_norm(kernel, x, self.weight, self.eps)
+        if self.weight is None or self.weight.dim() == 1:
+            return functional.rms_norm(x, (self.dim,), self.weight, self.eps)
+        return functional.rms_norm(x, (self.dim,), None, self.eps) * self.weight

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tokenwell.engine.kernels import cpu_elementwise
 from tokenwell.wire.errors import CheckpointError
 
 
@@ -77,7 +78,9 @@ class Rotary:
         return cos.to(self.dtype), sin.to(self.dtype)
 
     def rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """[tokens, heads, head_dim] -> the same shape, the first `dim` channels rotated."""
+        """[tokens, heads, head_dim] -> the same shape, the first `dim` channels rotated; x may be overwritten."""
+        if cpu_elementwise.rope_reason_not(self.dim, x.dtype, x.device) is None:
+            return cpu_elementwise.rope_(cpu_elementwise.prepare("rope"), x, cos, sin)
         if self.dim == x.shape[-1]:
             return torch.addcmul(x * cos, x.roll(self.dim // 2, -1), sin)
         turned, passed = x[..., : self.dim], x[..., self.dim :]

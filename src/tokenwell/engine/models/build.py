@@ -73,7 +73,13 @@ class Build:
         """The attention of layer `index` with the first backend that can serve it."""
         layer = self.facts.layers[index]
         spec = AttentionSpec(
-            self.heads(layer), self.kv_heads(layer), layer.head_dim, layer.scale, layer.window, sinks=sinks is not None
+            self.heads(layer),
+            self.kv_heads(layer),
+            layer.head_dim,
+            layer.scale,
+            self.dtype,
+            layer.window,
+            sinks=sinks is not None,
         )
         backend, choice = choose_backend(spec, self.device)
         if (choice.what, choice.chosen) not in self._chosen:

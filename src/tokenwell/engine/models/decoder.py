@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as functional
 
 from tokenwell.engine.layers.activation import gated
 from tokenwell.engine.layers.embedding import Embedding, Head
@@ -65,11 +64,11 @@ class DecoderLayer:
         self.output_norm = RmsNorm.load(source, "post_attention_layernorm", facts.dim, facts.norm_eps)
         self.feed_forward = style.feed_forward(build, source, index)
 
-    def _load_qk_norm(self, source: Source, eps: float) -> tuple[torch.Tensor, float]:
+    def _load_qk_norm(self, source: Source, eps: float) -> RmsNorm:
         """One factor for each channel of each query and key head, so that both are normalised at once."""
         q = source.tensor("q_norm.weight", (self.head_dim,)).expand(self.heads, -1)
         k = source.tensor("k_norm.weight", (self.head_dim,)).expand(self.kv_heads, -1)
-        return torch.cat((q, k)), eps
+        return RmsNorm(torch.cat((q, k)), self.head_dim, eps)
 
     def __call__(self, x: torch.Tensor, batch: Batch, narrow: bool = False) -> torch.Tensor:
         """[tokens, dim] -> [tokens, dim]; `narrow`: only the batch's kept tokens go on once keys are written -> [kept, dim]"""
@@ -77,8 +76,7 @@ class DecoderLayer:
         both = self.heads + self.kv_heads
         qk, v = qkv[:, :both], qkv[:, both:]
         if self.qk_norm is not None:
-            weight, eps = self.qk_norm
-            qk = functional.rms_norm(qk, (self.head_dim,), None, eps) * weight
+            qk = self.qk_norm(qk)
         qk = self.rotary.rotate(qk, *angles(self.rotary, batch))
         self.attention.write(qk[:, self.heads :], v, batch)
         q = qk[:, : self.heads]

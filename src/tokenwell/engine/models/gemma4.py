@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as functional
 
 from tokenwell.engine.layers.activation import gated, plain
 from tokenwell.engine.layers.embedding import Embedding, Head
@@ -136,7 +135,6 @@ class Gemma4Attention:
         facts, layer = build.facts, build.facts.layers[index]
         self.head_dim = layer.head_dim
         self.heads, self.kv_heads = build.heads(layer), build.kv_heads(layer)
-        self.eps = facts.norm_eps
         self.owns = layer.owner is None
         self.k_eq_v = layer.k_eq_v
         parts = [build.query_part("q_proj", layer)]
@@ -149,19 +147,20 @@ class Gemma4Attention:
         weights = [source.tensor("q_norm.weight", (layer.head_dim,)).expand(self.heads, -1)]
         if self.owns:
             weights.append(source.tensor("k_norm.weight", (layer.head_dim,)).expand(self.kv_heads, -1))
-        self.qk_weight = torch.cat(weights)  # [heads (+ kv heads), head_dim]
+        self.qk_norm = RmsNorm(torch.cat(weights), layer.head_dim, facts.norm_eps)
+        self.v_norm = RmsNorm(None, layer.head_dim, facts.norm_eps)
         self.rotary = build.rotary(layer)
         self.attention = build.attention(index)
 
     def write(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Project x [tokens, dim], store keys and values if the layer has any; the queries [tokens, heads, head_dim]."""
         qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        normed = functional.rms_norm(qkv, (self.head_dim,), None, self.eps)  # q, k and v are all normalised
-        qk = self.rotary.rotate(normed[:, : len(self.qk_weight)] * self.qk_weight, *angles(self.rotary, batch))
+        queries_and_keys = self.heads + self.kv_heads if self.owns else self.heads
+        qk = self.rotary.rotate(self.qk_norm(qkv[:, :queries_and_keys]), *angles(self.rotary, batch))
         if self.owns:
-            # With one projection for both, V is the normalised key before its weight and its rotation.
-            v = normed[:, self.heads : self.heads + self.kv_heads] if self.k_eq_v else normed[:, self.heads + self.kv_heads :]
-            self.attention.write(qk[:, self.heads :], v, batch)
+            # With one projection for both, V is the projected key before its own norm and its rotation.
+            v = qkv[:, self.heads : queries_and_keys] if self.k_eq_v else qkv[:, queries_and_keys:]
+            self.attention.write(qk[:, self.heads :], self.v_norm(v), batch)
         return qk[:, : self.heads]
 
     def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -56,6 +56,11 @@ class Batch:
     keep_rows: tuple[int, ...]  # which rows those are
     scratch: dict[Any, Any] = field(default_factory=dict)  # what backends and models prepare once a step
 
+    @property
+    def singles(self) -> int:
+        """Rows with one token: the first ones, shortest context first."""
+        return sum(span.count == 1 for span in self.spans)
+
     def kept(self) -> Batch:
         """The batch of the kept tokens alone, for layers that write no keys of their own; made once."""
         if self.keep_all:

@@ -123,9 +123,9 @@ def _filtered(weights: torch.Tensor, rows: Sequence[Row], chosen: Sequence[int])
     count = min(_CANDIDATES, vocabulary)
     best, ids = weights.topk(count, dim=-1)
     mass = weights.sum(-1, keepdim=True)
-    # Complete: no token outside the candidates survives min_p and top_k. Enough: min_p is off and top_p ends among them.
+    # Complete: no token outside the candidates survives min_p and top_k. Enough: both are off and top_p ends among them.
     complete = (top_k <= count) | (best[:, -1:] < floor)
-    enough = (floor == 0.0) & (top_p < 1.0) & (best.sum(-1, keepdim=True) >= top_p * mass)
+    enough = (floor == 0.0) & (top_k == vocabulary) & (top_p < 1.0) & (best.sum(-1, keepdim=True) >= top_p * mass)
     if count < vocabulary and not bool((complete | enough).all()):
         best, ids = weights.sort(dim=-1, descending=True)
         complete = torch.ones_like(complete)

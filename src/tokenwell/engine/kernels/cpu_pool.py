@@ -1,0 +1,47 @@
+"""torch's OpenMP threads, for generated machine code.
+
+A second pool would fight with torch's, whose threads spin between operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any
+
+
+@functools.cache
+def thread_pool() -> Callable[..., None] | None:
+    """GOMP_parallel(function, data, threads, flags) of the OpenMP library that torch has loaded."""
+    try:
+        run = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError):
+        return None
+    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    run.restype = None
+    return run
+
+
+@functools.cache
+def host() -> Any:
+    """The cpu_ir.Isa of this machine; None where code cannot be generated."""
+    try:
+        from tokenwell.engine.kernels import cpu_ir
+    except ImportError:
+        return None
+    return cpu_ir.host_isa()
+
+
+@functools.cache
+def reason_not() -> str | None:
+    """Why this machine cannot run generated code; None if it can."""
+    try:
+        import llvmlite  # noqa: F401
+    except ImportError:
+        return "llvmlite is not installed"
+    if host() is None:
+        return "the CPU is not an x86-64 with AVX2 and FMA"
+    if thread_pool() is None:
+        return "torch's OpenMP library has no GOMP_parallel"
+    return None
