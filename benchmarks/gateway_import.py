@@ -29,9 +29,7 @@ def main() -> None:
         runs.append([float(word) for word in output.split()])
     seconds, megabytes = (statistics.median(values) for values in zip(*runs, strict=True))
     ratio = {"time": round(ALLOWED_S / seconds, 2), "memory": round(ALLOWED_MB / megabytes, 2)}
-    print(
-        json.dumps({"benchmark": "gateway_import", "seconds": round(seconds, 3), "rss_mb": round(megabytes), "ratio": ratio})
-    )
+    print(json.dumps({"benchmark": "gateway_import", "seconds": round(seconds, 3), "rss_mb": round(megabytes), "ratio": ratio}))
 
 
 if __name__ == "__main__":
