@@ -45,9 +45,6 @@ def main() -> int:
 def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
     # Read by torch's allocator when it is imported: huge pages for big tensors, which halves the time to load weights.
     preset_environment("THP_MEM_ALLOC_ENABLE", "1")
-    # Read by torch's OpenMP library: threads wait for each other at most some microseconds before they let others run. The
-    # default, milliseconds, costs half a second a step as soon as somebody else needs a core.
-    preset_environment("GOMP_SPINCOUNT", "2000")
     # The pulse starts before torch is imported: loading takes seconds, and silence would look like death.
     pulse = Pulse(spec.events, spec.parent_pid)
     from tokenwell.engine.load import load, scheduler_for, warm_up

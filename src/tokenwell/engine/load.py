@@ -55,6 +55,8 @@ def load(spec: EngineSpec) -> Loaded:
     platform, device_choice = open_platform(spec.device, spec.threads)
     choices = [device_choice]
     checkpoint = Checkpoint.open(Path(spec.checkpoint))
+    if (threads := platform.suit(checkpoint.total_bytes)) is not None:
+        choices.append(threads)
     raw = Raw(checkpoint.config)
     entry = registry.find(checkpoint.config)
     facts = entry.read(raw)

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from tokenwell.wire.messages import Choice
+
 
 class Platform(ABC):
     """One device of one kind. Subclasses answer from the vendor's runtime; nobody else calls it."""
@@ -31,6 +33,10 @@ class Platform(ABC):
     def compute_dtype(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:
         """The dtype to compute in when none is asked for, and why."""
         return checkpoint, "as config.json says"
+
+    def suit(self, weights_bytes: int) -> Choice | None:
+        """Adapt to a model of this size, unless the user has said how; what was chosen and why."""
+        return None
 
     def kv_bytes(self, needed: int) -> tuple[int, str]:
         """Bytes for the KV cache when `needed` would let every slot reach the full window, and why that many."""

@@ -32,7 +32,7 @@ def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Ch
             module = importlib.import_module(module_name)
             reason = module.reason_not(0)
             if reason is None:
-                platform: Platform = module.open_device(0)
+                platform: Platform = module.open_device(0, threads)
                 missing = ", ".join(f"no {name}" for name in passed_over)
                 why = f"{missing}; --device NAME tells why" if missing else "first in order of preference"
                 return platform, Choice("device", platform.describe(), why)
@@ -46,5 +46,5 @@ def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Ch
     reason = module.reason_not(index)
     if reason is not None:
         raise SettingsError(f"--device {device} cannot be used: {reason}")
-    platform = module.open_device(index)
+    platform = module.open_device(index, threads)
     return platform, Choice("device", platform.describe(), "asked for")

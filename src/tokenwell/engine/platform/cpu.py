@@ -7,6 +7,9 @@ import torch
 from tokenwell.engine.platform.base import Platform
 from tokenwell.host.cpu import read_cpu
 from tokenwell.host.memory import read_memory
+from tokenwell.wire.messages import Choice
+
+_SMALL_BYTES = 64 << 20  # a step over such weights takes about as long as a few waits between threads
 
 
 def reason_not(index: int) -> str | None:
@@ -14,9 +17,9 @@ def reason_not(index: int) -> str | None:
     return None if index == 0 else "there is one cpu device; use cpu without an index"
 
 
-def open_device(index: int) -> Platform:
+def open_device(index: int, threads: int | None) -> Platform:
     """The CPU platform."""
-    return CpuPlatform()
+    return CpuPlatform(threads)
 
 
 class CpuPlatform(Platform):
@@ -28,14 +31,24 @@ class CpuPlatform(Platform):
     # The host has other tenants: the page cache, the gateway, the user's programs.
     kv_share = 0.4
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None) -> None:
         self.device = torch.device("cpu")
+        self.threads = threads
 
     def describe(self) -> str:
-        return f"cpu ({read_cpu().model or 'unknown model'}, {torch.get_num_threads()} threads)"
+        return f"cpu ({read_cpu().model or 'unknown model'})"
 
     def free_bytes(self) -> int:
         return read_memory().available_bytes
+
+    def suit(self, weights_bytes: int) -> Choice | None:
+        if self.threads is not None:
+            return Choice("threads", str(self.threads), "asked for")
+        if weights_bytes < _SMALL_BYTES:
+            torch.set_num_threads(1)
+            return Choice("threads", "1", "the model is so small that threads would wait for each other longer than they compute")
+        count, reason = read_cpu().compute_threads
+        return Choice("threads", str(count), reason)
 
     def compute_dtype(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:
         if checkpoint == torch.float16:

@@ -20,7 +20,7 @@ def reason_not(index: int) -> str | None:
     return None
 
 
-def open_device(index: int) -> Platform:
+def open_device(index: int, threads: int | None) -> Platform:
     """Card `index`."""
     return CudaPlatform(index)
 
