@@ -63,7 +63,7 @@ def test_without_a_template_the_tokenizer_adds_them_and_it_is_said(tmp_path: Pat
 def test_choices_say_what_was_found(chatml: ChatModel) -> None:
     chosen = {choice.what: choice.chosen for choice in chatml.choices}
     assert chosen["chat template"].endswith("tokenizer_config.json")
-    assert chosen["chat format"] == "plain" == chatml.format
+    assert chosen["chat format"] == "plain" == chatml.format.name
     assert chosen["stop tokens"] == "<|im_end|> (2)"
     assert "developer" in chosen["chat repairs"]
     assert all(choice.reason for choice in chatml.choices)
@@ -74,7 +74,7 @@ def test_settings(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, tokenizer_config={"chat_template": "original"})
     (tmp_path / "mine.jinja").write_text("mine")
     assert ChatModel.load(folder, chat_template=tmp_path / "mine.jinja", chat_format="plain").render(HELLO).text == "mine"
-    with pytest.raises(SettingsError, match=r"model\.chat_format: 'klingon' is not known; choose one of auto, plain"):
+    with pytest.raises(SettingsError, match=r"model\.chat_format: 'klingon' is not known; choose one of auto, gemma4, harmony, "):
         ChatModel.load(folder, chat_format="klingon")
     with pytest.raises(SettingsError, match=r"model\.chat_template"):
         ChatModel.load(folder, chat_template=tmp_path / "none.jinja")

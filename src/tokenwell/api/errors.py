@@ -79,6 +79,8 @@ def translate(error: Exception, param: str | None = None) -> ApiError | None:
     if isinstance(error, UnknownModel):
         return from_failure(error.error, param="model")
     if isinstance(error, ChatError):
+        if error.param is not None:
+            return bad_request(str(error), error.param, "invalid_value")
         return bad_request(f"The conversation cannot be rendered for this model: {error}", "messages", "invalid_conversation")
     return None
 

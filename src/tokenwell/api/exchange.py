@@ -39,6 +39,7 @@ class Exchange:
     status: int = 0
     finish: str | None = None
     generation: Generation | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # added to the answer's, if set before it starts
 
 
 def exchange_of(request: Request) -> Exchange:
@@ -66,7 +67,8 @@ class Front:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
+                more = [(name.encode(), _header_value(value)) for name, value in exchange.headers.items()]
+                message["headers"] = [*message.get("headers", ()), header, *more]
             await send(message)
 
         try:
@@ -137,6 +139,11 @@ def _routing_error(error: HTTPException, exchange: Exchange) -> ApiError:
             headers={"allow": allowed},
         )
     return ApiError(error.status_code, error.detail)
+
+
+def _header_value(text: str) -> bytes:
+    """`text` as a header can carry it: one line of visible ASCII, at most 1000 characters."""
+    return " ".join(text.encode("ascii", "backslashreplace").decode().split())[:1000].encode()
 
 
 def _request_id(scope: Scope) -> str:

@@ -10,6 +10,7 @@ from tokenwell.chat.defaults import Defaults
 from tokenwell.chat.detokenize import Detokenizer
 from tokenwell.chat.events import Event
 from tokenwell.chat.formats import FORMATS
+from tokenwell.chat.formats.bound import bind
 from tokenwell.chat.parser import Parser
 from tokenwell.chat.renderer import Renderer
 from tokenwell.chat.template import Template
@@ -29,7 +30,8 @@ class ChatModel:
         self.tokenizer = tokenizer
         self.template = template
         self.defaults = defaults
-        self.format = "plain" if chat_format == "auto" else chat_format
+        special = {text: id for text, id in tokenizer.added.items() if id in tokenizer.special_ids}
+        self.format = bind(FORMATS["plain" if chat_format == "auto" else chat_format], special)
         self._renderer = Renderer(template, tokenizer.named)
         self.reads_tools = self._renderer.abilities.reads_tools  # False: the template never shows a request's tools
         self.choices = [*self._renderer.choices(), self._format_choice(chat_format), self._stop_choice()]
@@ -51,7 +53,7 @@ class ChatModel:
         """
         text = self._renderer.render(conversation)
         tokens = self.tokenizer.encode(text, add_special_tokens=self.template is None)
-        return Prompt(text=text, tokens=tokens, continues=conversation.continue_final_message)
+        return Prompt(text=text, tokens=tokens, continues=conversation.continue_final_message, tools=conversation.tools)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a raw text, as for a completion. Raises ChatError for text that is not Unicode."""
@@ -60,20 +62,26 @@ class ChatModel:
     def stream(
         self,
         prompt: Prompt | None,
+        id: str = "",
         *,
         stop: Sequence[str] = (),
         include_stop: bool = False,
         skip_special_tokens: bool = True,
     ) -> TextStream:
-        """A stream for one choice of one answer to `prompt`; None for a raw completion, whose text goes on from its prompt."""
+        """A stream for one choice of one answer to `prompt`; None for a raw completion, whose text goes on from its prompt.
+
+        Call ids are made from `id`.
+        """
         continues = prompt is None or prompt.continues
         detokenizer = Detokenizer(self.tokenizer, stop, include_stop, skip_special_tokens, continues)
-        return TextStream(detokenizer, Parser(FORMATS[self.format]))
+        if prompt is None:
+            return TextStream(detokenizer, Parser(bind(FORMATS["plain"], {})))
+        return TextStream(detokenizer, Parser(self.format, prompt.tools, prompt.reasoning, id))
 
     def _format_choice(self, asked: str) -> Choice:
         if asked != "auto":
-            return Choice("chat format", self.format, "set by model.chat_format")
-        return Choice("chat format", self.format, "the only format: reasoning and tool calls stay in the content as generated")
+            return Choice("chat format", self.format.name, "set by model.chat_format")
+        return Choice("chat format", self.format.name, "reasoning and tool calls stay in the content as generated")
 
     def _stop_choice(self) -> Choice:
         names = [self.tokenizer.token_of(id) or "?" for id in self.defaults.stop_ids]
@@ -87,16 +95,24 @@ class TextStream:
     def __init__(self, detokenizer: Detokenizer, parser: Parser) -> None:
         self._detokenizer = detokenizer
         self._parser = parser
+        self.reasoning_tokens = 0
 
     @property
     def stopped(self) -> str | None:
         """The stop string that ended the answer; then the request can be aborted, and later ids give no events."""
         return self._detokenizer.stopped
 
+    @property
+    def called(self) -> bool:
+        """True when the answer holds tool calls, all of them complete."""
+        return self._parser.called
+
     def feed(self, ids: list[int]) -> list[Event]:
         """Events that are certain after these ids too."""
-        return self._parser.feed(self._detokenizer.feed(ids), ids)
+        if self._parser.reasoning:
+            self.reasoning_tokens += len(ids)
+        return self._parser.feed(self._detokenizer.feed(ids))
 
-    def finish(self) -> list[Event]:
-        """Events for everything that was held back."""
-        return [*self._parser.feed(self._detokenizer.finish(), []), *self._parser.finish()]
+    def finish(self, cut: bool = False) -> list[Event]:
+        """Events for everything that was held back; `cut`: the answer was ended by its length."""
+        return [*self._parser.feed(self._detokenizer.finish()), *self._parser.finish(cut)]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tokenwell.chat.events import Event
-from tokenwell.chat.formats.format import Format
+from tokenwell.chat.events import Content, Event
+from tokenwell.chat.formats.bound import Bound
 
 
 class Parser:
-    """Turns text into events: however a text is cut, the events' texts concatenate to the same."""
+    """Turns text into events: however a text is cut, the events' texts concatenate to the same.
 
-    def __init__(self, format: Format) -> None:
-        self._format = format
-        self._state = format.start
+    `tools`: what may be called; without any, nothing is a call. `reasoning`: the answer starts inside reasoning. `id`: call ids
+    are made from it, so that a replay of the same answer gives the same ones.
+    """
 
-    def feed(self, text: str, ids: Sequence[int]) -> list[Event]:
-        """Events that are certain after `text`, which the tokens `ids` brought (either may be empty)."""
-        return [self._format.states[self._state](text)] if text else []
+    def __init__(self, format: Bound, tools: Sequence[Mapping[str, Any]] = (), reasoning: bool = False, id: str = "") -> None:
+        self.called = False  # a call is complete and none was cut off
+        self.reasoning = reasoning  # what comes now is reasoning
 
-    def finish(self) -> list[Event]:
-        """Events for what was held back at the end."""
+    def feed(self, text: str) -> list[Event]:
+        """Events that are certain after `text`, in which marks are the characters that `Bound.marks` gives them."""
+        return [Content(text)] if text else []
+
+    def finish(self, cut: bool = False) -> list[Event]:
+        """Events for what was held back at the end; `cut`: the answer ended because it was long enough."""
         return []

@@ -103,8 +103,8 @@ class Gateway:
             choices=choices,
             noun=noun,
             stop=stop,
-            make_stream=lambda: self.model.stream(
-                prompt, stop=stop.strings, include_stop=stop.include, skip_special_tokens=skip_special_tokens
+            make_stream=lambda id: self.model.stream(
+                prompt, id, stop=stop.strings, include_stop=stop.include, skip_special_tokens=skip_special_tokens
             ),
             eager=eager,
             every_token=every_token,

@@ -28,7 +28,7 @@ class Piece:
     tokens: list[int]
     logprobs: list[TokenLogprob] | None = None
     prompt_logprobs: list[TokenLogprob] | None = None
-    finish: str | None = None  # "stop" | "length"
+    finish: str | None = None  # "stop" | "length" | "tool_calls"
     stop_reason: str | int | None = None  # the stop string, or the stop token id that the request named
 
 
@@ -62,6 +62,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    reasoning_tokens: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Generation:
         choices: int,
         noun: str,
         stop: StopRules,
-        make_stream: Callable[[], TextStream],
+        make_stream: Callable[[str], TextStream],
         eager: bool,
         every_token: bool = False,
     ) -> None:
@@ -129,6 +130,7 @@ class Generation:
             prompt_tokens=sum(len(self.requests[index].prompt) for index in firsts),
             completion_tokens=sum(self._counts),
             cached_tokens=sum(self._cached[index] for index in firsts),
+            reasoning_tokens=sum(stream.reasoning_tokens for stream in self._streams),
         )
 
     def completion_tokens(self, index: int) -> int:
@@ -177,7 +179,7 @@ class Generation:
         self._finished = [False] * count
         self._counts = [0] * count
         self._cached = [0] * count
-        self._streams = [self._make_stream() for _ in self.requests]
+        self._streams = [self._make_stream(request.id) for request in self.requests]
         self.first_token_at = None
 
     def _read(self, index: int, output: Output) -> Piece:
@@ -194,16 +196,19 @@ class Generation:
         finish = output.finish
         stop_reason: str | int | None = None
         if stream.stopped is None and finish is not None:
-            events += stream.finish()
+            events += stream.finish(cut=finish == "length")
             if output.stop_id in self._stop.token_ids:
                 stop_reason = output.stop_id
         if stream.stopped is not None:
             tokens = tokens[:used]
+            events += stream.finish(cut=False)
             finish, stop_reason = "stop", stream.stopped
             if output.finish is None:
                 self._supervisor.abort(self._job, index)
         self._counts[index] += len(tokens)
         if finish is not None:
+            if stream.called:
+                finish = "tool_calls"
             self._finished[index] = True
             self._open -= 1
         logprobs = output.logprobs

@@ -26,6 +26,7 @@ class Sampling(msgspec.Struct, frozen=True, array_like=True):
     stop_ids: tuple[int, ...] = ()  # a sampled token in this set ends the sequence (it is still reported)
     logprobs: int | None = None  # None: none; k: the sampled token's and the k best alternatives'
     prompt_logprobs: int | None = None  # the same for every prompt token but the first
+    grammar: str | None = None  # llguidance grammar that the generated text must follow; stop ids are possible where it may end
 
     @property
     def greedy(self) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tokenwell.api.openai.chat import _delta, _merge, _message
 from tokenwell.api.openai.logprobs import IMPOSSIBLE, LegacyLogprobs, TokenNames, chat_logprobs, prompt_logprobs
-from tokenwell.api.openai.sampling import seed_of_choice
+from tokenwell.api.sampling import seed_of_choice
 from tokenwell.api.server import capacity
 from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolEnd, ToolStart
 from tokenwell.chat.tokenizer import Tokenizer

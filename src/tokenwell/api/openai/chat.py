@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -10,23 +9,21 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.errors import ApiError, bad_request, translate
+from tokenwell.api.answering import Begun, begin, read
+from tokenwell.api.errors import bad_request, translate
 from tokenwell.api.exchange import exchange_of
+from tokenwell.api.openai.constraints import refuse_unsupported
 from tokenwell.api.openai.conversation import conversation_of
-from tokenwell.api.openai.envelope import DONE, Envelope, encode, usage_of
-from tokenwell.api.openai.intake import check_window, expand, read, stream_response, wants_usage
+from tokenwell.api.openai.envelope import DONE, Envelope, chunk_stream, encode, usage_of, wants_usage
 from tokenwell.api.openai.logprobs import Json, TokenNames, chat_logprobs, prompt_logprobs
 from tokenwell.api.openai.requests import ChatRequest
-from tokenwell.api.openai.sampling import refuse_unsupported, sampling_of, stop_rules
 from tokenwell.api.sse import while_connected
-from tokenwell.chat.conversation import Prompt
 from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolStart
 from tokenwell.service.gateway import Gateway
-from tokenwell.service.generation import Generation, Piece, Whole
+from tokenwell.service.generation import Piece, Whole
 from tokenwell.service.job import RequestFailed
 
 _decoder = msgspec.json.Decoder(ChatRequest)
-_UNBOUNDED = 2**31 - 1  # "what is left": clamped to the window before the engine sees it
 
 
 class ChatCompletions:
@@ -42,64 +39,41 @@ class ChatCompletions:
         gateway.admit()
         model = gateway.catalogue.resolve(wanted.model)
         refuse_unsupported(wanted)
-        conversation = conversation_of(wanted)
-        if conversation.tools and not gateway.model.reads_tools:
-            raise _cannot_use_tools()
-        # In a thread: templates are programs of strangers, and long texts take their time.
-        prompt = await while_connected(request.receive, asyncio.to_thread(gateway.model.render, conversation))
-        generation = self._generation(wanted, prompt)
-        exchange_of(request).generation = generation
-        answer = _Answer(self._gateway, wanted, prompt, generation, model)
+        if wanted.top_logprobs and not wanted.logprobs:
+            raise bad_request("`top_logprobs` needs `logprobs` to be true.", "top_logprobs", "invalid_value")
+        begun = await begin(
+            request,
+            gateway,
+            conversation_of(wanted),
+            wanted,
+            noun="messages",
+            max_tokens=_max_tokens(wanted),
+            stream=bool(wanted.stream),
+            logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
+            prompt_logprobs=wanted.prompt_logprobs,
+            every_token=bool(wanted.logprobs or wanted.return_token_ids),
+        )
+        answer = _Answer(gateway, wanted, begun, model)
         if wanted.stream:
-            frames = answer.frames(request)
-            return stream_response(request, gateway, generation, answer.envelope, frames, "messages")
+            return chunk_stream(request, gateway, begun.generation, answer.envelope, answer.frames(request), "messages")
         try:
             body = await while_connected(request.receive, answer.whole(request))
         except RequestFailed as error:
             raise (translate(error, "messages") or error) from error
         return Response(body, media_type="application/json")
 
-    def _generation(self, wanted: ChatRequest, prompt: Prompt) -> Generation:
-        gateway = self._gateway
-        if not prompt.tokens:
-            raise bad_request("The conversation renders to an empty prompt.", "messages", "invalid_value")
-        if wanted.top_logprobs and not wanted.logprobs:
-            raise bad_request("`top_logprobs` needs `logprobs` to be true.", "top_logprobs", "invalid_value")
-        sampling = sampling_of(
-            wanted,
-            gateway.model,
-            gateway.vocab_size,
-            max_tokens=_max_tokens(wanted, gateway.model.defaults.max_new_tokens),
-            logprobs=(wanted.top_logprobs or 0) if wanted.logprobs else None,
-            prompt_logprobs=wanted.prompt_logprobs,
-        )
-        choices = wanted.n or 1
-        requests = expand([prompt.tokens], sampling, choices)
-        check_window(requests, gateway, "messages")
-        return gateway.generation(
-            requests,
-            choices=choices,
-            noun="messages",
-            prompt=prompt,
-            stop=stop_rules(wanted),
-            skip_special_tokens=wanted.skip_special_tokens is not False,
-            eager=bool(wanted.stream),
-            every_token=bool(wanted.logprobs or wanted.return_token_ids),
-        )
-
 
 class _Answer:
     """Turns one generation into a message or into chunks."""
 
-    def __init__(self, gateway: Gateway, wanted: ChatRequest, prompt: Prompt, generation: Generation, model: str) -> None:
+    def __init__(self, gateway: Gateway, wanted: ChatRequest, begun: Begun, model: str) -> None:
         kind = "chat.completion.chunk" if wanted.stream else "chat.completion"
         self.envelope = Envelope("chatcmpl-", kind, model)
         self._wanted = wanted
-        self._prompt = prompt
-        self._generation = generation
+        self._prompt = begun.prompt
+        self._generation = begun.generation
         self._choices = wanted.n or 1
         self._names = TokenNames(gateway.model.tokenizer, bool(wanted.return_tokens_as_token_ids))
-        self._called = [False] * self._choices  # a tool call was opened in this choice
         self._usage_field, self._continuous = wants_usage(wanted)
 
     async def whole(self, request: Request) -> bytes:
@@ -154,7 +128,6 @@ class _Answer:
         delta: Json = {}
         for event in piece.events:
             _merge(delta, _delta(event))
-            self._called[piece.index] |= isinstance(event, ToolStart)
         choice: Json = {
             "index": piece.index,
             "delta": delta or {"content": ""},
@@ -170,7 +143,7 @@ class _Answer:
             "index": piece.index,
             "delta": {},
             "logprobs": None,
-            "finish_reason": "tool_calls" if self._called[piece.index] and piece.finish == "stop" else piece.finish,
+            "finish_reason": piece.finish,
             "stop_reason": piece.stop_reason,
         }
         return self.envelope.chunk([choice], **self._usage())
@@ -179,12 +152,11 @@ class _Answer:
         message = _message(whole.events)
         if message["content"] is not None:
             message["content"] = self._echoed() + message["content"]
-        called = "tool_calls" in message and whole.finish == "stop"
         choice: Json = {
             "index": index,
             "message": message,
             "logprobs": self._logprobs(whole),
-            "finish_reason": "tool_calls" if called else whole.finish,
+            "finish_reason": whole.finish,
             "stop_reason": whole.stop_reason,
         }
         if self._wanted.return_token_ids:
@@ -210,25 +182,13 @@ class _Answer:
         return content if isinstance(content, str) else "\n".join(part.text or "" for part in content or ())
 
 
-def _cannot_use_tools() -> ApiError:
-    """An answer that ignores the tools would look like a model that does not want to call any."""
-    return bad_request(
-        "This model cannot be offered tools: its chat template does not show them to it. Send no `tools`, or "
-        '`"tool_choice": "none"`, or serve it with a template that prints them (--chat-template).',
-        "tools",
-        "unsupported_parameter",
-    )
-
-
-def _max_tokens(wanted: ChatRequest, default: int | None) -> int:
-    """The newer name wins. Absent: the checkpoint's `default`, or what the window leaves."""
+def _max_tokens(wanted: ChatRequest) -> int | None:
+    """The newer name wins."""
     name = "max_tokens" if wanted.max_completion_tokens is None else "max_completion_tokens"
     given: int | None = getattr(wanted, name)
     if given == 0:
         raise bad_request(f"`{name}` must be at least 1.", name, "invalid_value")
-    if given is None:
-        return _UNBOUNDED if default is None else max(default, wanted.min_tokens or 0)
-    return min(given, _UNBOUNDED)
+    return given
 
 
 def _delta(event: Event) -> Json:

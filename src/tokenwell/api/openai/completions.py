@@ -10,13 +10,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tokenwell.api.answering import check_window, expand, read
 from tokenwell.api.errors import bad_request, translate
 from tokenwell.api.exchange import exchange_of
-from tokenwell.api.openai.envelope import DONE, Envelope, encode, usage_of
-from tokenwell.api.openai.intake import check_window, expand, read, stream_response, wants_usage
+from tokenwell.api.openai.constraints import refuse_unsupported
+from tokenwell.api.openai.envelope import DONE, Envelope, chunk_stream, encode, usage_of, wants_usage
 from tokenwell.api.openai.logprobs import Json, LegacyLogprobs, TokenNames, prompt_logprobs
 from tokenwell.api.openai.requests import CompletionRequest
-from tokenwell.api.openai.sampling import check_token_ids, refuse_unsupported, sampling_of, stop_rules
+from tokenwell.api.sampling import check_token_ids, sampling_of, stop_rules
 from tokenwell.api.sse import while_connected
 from tokenwell.chat.events import Content, Event, Reasoning
 from tokenwell.chat.model import ChatModel
@@ -61,7 +62,7 @@ class Completions:
         exchange_of(request).generation = generation
         answer = _Answer(gateway.model, wanted, prompts, generation, model)
         if wanted.stream:
-            return stream_response(request, gateway, generation, answer.envelope, answer.frames(request), "prompt")
+            return chunk_stream(request, gateway, generation, answer.envelope, answer.frames(request), "prompt")
         try:
             body = await while_connected(request.receive, answer.whole(request))
         except RequestFailed as error:

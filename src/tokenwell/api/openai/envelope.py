@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+from starlette.requests import Request
 
-from tokenwell.api.sse import frame
-from tokenwell.service.generation import Usage
+from tokenwell.api.answering import event_stream
+from tokenwell.api.openai.requests import GenerationFields
+from tokenwell.api.sse import EventStream, frame
+from tokenwell.service.gateway import Gateway
+from tokenwell.service.generation import Generation, Usage
 
 SYSTEM_FINGERPRINT = "fp_tokenwell"
 DONE = frame(b"[DONE]")
@@ -53,9 +58,36 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": usage.reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
     }
+
+
+def chunk_stream(
+    request: Request,
+    gateway: Gateway,
+    generation: Generation,
+    envelope: Envelope,
+    frames: AsyncGenerator[bytes, None],
+    noun: str,
+) -> EventStream:
+    """The event stream of a generation; a chunk without choices keeps it alive, an error object ends it."""
+    return event_stream(
+        request,
+        gateway,
+        generation,
+        frames,
+        keep_alive=envelope.chunk([]),
+        error_frames=lambda error: frame(error.body()) + DONE,
+        noun=noun,
+    )
+
+
+def wants_usage(request: GenerationFields) -> tuple[bool, bool]:
+    """Whether chunks carry a `usage` field, and whether it is filled in every one of them."""
+    options = request.stream_options
+    continuous = options is not None and bool(options.continuous_usage_stats)
+    return continuous or (options is not None and bool(options.include_usage)), continuous

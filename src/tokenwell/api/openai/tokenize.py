@@ -8,11 +8,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tokenwell.api.answering import read
 from tokenwell.api.errors import bad_request
 from tokenwell.api.openai.conversation import make_conversation, tool_schemas
-from tokenwell.api.openai.intake import read
 from tokenwell.api.openai.requests import DetokenizeRequest, TokenizeRequest
-from tokenwell.api.openai.sampling import check_token_ids
+from tokenwell.api.sampling import check_token_ids
 from tokenwell.service.gateway import Gateway
 
 _tokenize = msgspec.json.Decoder(TokenizeRequest)

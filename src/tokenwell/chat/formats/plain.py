@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tokenwell.chat.events import Content
 from tokenwell.chat.formats.format import Format
 
-PLAIN = Format(name="plain", start="content", states={"content": Content})
+PLAIN = Format(name="plain")

@@ -1,6 +1,6 @@
-"""From request fields to resolved Sampling: request over the model's defaults, names and limits of the dialect checked.
+"""From a client's wishes to resolved Sampling: request over the model's defaults, limits of the vocabulary checked.
 
-Knows the dialect's fields, not HTTP and not the engine.
+Knows neither HTTP nor the engine.
 """
 
 from __future__ import annotations
@@ -9,43 +9,24 @@ import math
 import secrets
 
 from tokenwell.api.errors import bad_request
-from tokenwell.api.openai.requests import GenerationFields
+from tokenwell.api.wishes import Wishes
 from tokenwell.chat.model import ChatModel
 from tokenwell.service.generation import StopRules
 from tokenwell.wire.sampling import Sampling
 
 _GREEDY_BELOW = 1e-5  # dividing logits by less overflows; vLLM draws the same line
-_UNSUPPORTED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
 _MASK64 = 2**64 - 1
 
 
-def refuse_unsupported(request: GenerationFields) -> None:
-    """Raise ApiError 400 for constraints that would otherwise be silently ignored."""
-    wanted = request.response_format
-    if wanted is not None and wanted.type != "text":
-        known = wanted.type in ("json_object", "json_schema")
-        raise bad_request(
-            f"The response format `{wanted.type}` is not supported yet; use `text`."
-            if known
-            else f"Unknown response format `{wanted.type[:40]}`; use `text`.",
-            "response_format.type",
-            "unsupported_value",
-        )
-    for name in _UNSUPPORTED:
-        if getattr(request, name) is not None:
-            raise bad_request(f"`{name}` is not supported yet.", name, "unsupported_parameter")
-    if request.prompt_logprobs is not None and request.stream:
-        raise bad_request("`prompt_logprobs` cannot be streamed.", "prompt_logprobs", "invalid_value")
-
-
 def sampling_of(
-    request: GenerationFields,
+    request: Wishes,
     model: ChatModel,
     vocab_size: int,
     *,
     max_tokens: int,
     logprobs: int | None,
     prompt_logprobs: int | None,
+    grammar: str | None = None,
 ) -> Sampling:
     """Sampling of the first choice. Raises ApiError 400 naming the field at fault."""
     defaults = model.defaults
@@ -72,10 +53,11 @@ def sampling_of(
         stop_ids=tuple(sorted(own_stops if request.ignore_eos else own_stops | set(defaults.stop_ids))),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        grammar=grammar,
     )
 
 
-def stop_rules(request: GenerationFields) -> StopRules:
+def stop_rules(request: Wishes) -> StopRules:
     """What ends the text beside the model's own stop ids."""
     stop = request.stop
     strings = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
@@ -109,7 +91,7 @@ def _top_k(wanted: int, vocab_size: int) -> int:
     return 0 if wanted < 0 or wanted >= vocab_size else wanted
 
 
-def _stop_token_ids(request: GenerationFields, vocab_size: int) -> set[int]:
+def _stop_token_ids(request: Wishes, vocab_size: int) -> set[int]:
     ids = request.stop_token_ids or []
     check_token_ids(ids, vocab_size, "stop_token_ids")
     return set(ids)
@@ -120,7 +102,7 @@ def _suppressed(model: ChatModel, vocab_size: int) -> dict[int, float]:
     return {token: -math.inf for token in model.defaults.suppress_tokens if token < vocab_size}
 
 
-def _logit_bias(request: GenerationFields, vocab_size: int) -> dict[int, float]:
+def _logit_bias(request: Wishes, vocab_size: int) -> dict[int, float]:
     biases: dict[int, float] = {}
     for text, bias in (request.logit_bias or {}).items():
         if not (text.isascii() and text.isdecimal()) or len(text) > 10:

@@ -1,0 +1,25 @@
+"""Hermes: calls are JSON objects between <tool_call> tags, as in Qwen2.5 and Qwen3, which also think between <think> tags."""
+
+from __future__ import annotations
+
+from tokenwell.chat.formats.format import Call, Format, Thinking
+
+THINK = Thinking("<think>", "</think>", padding=("\n", "\n"), after="\n\n")
+
+HERMES = Format(
+    name="hermes",
+    marks=("<think>", "</think>", "<tool_call>", "</tool_call>"),
+    thinking=THINK,
+    calls=(
+        Call(
+            before='<tool_call>\n{"name": "',
+            between='", "arguments": ',
+            arguments="json",
+            after="}\n</tool_call>",
+            separator="\n",
+            envelope=("name", "arguments"),
+        ),
+    ),
+    starts=("<think>",),
+    signs=("<tool_call>", '"arguments"'),
+)
