@@ -18,7 +18,7 @@ groups = st.builds(_group, st.integers(1, 9), st.none() | st.integers(1, 30))
 @given(groups, st.integers(0, 60))
 def test_a_page_lives_as_long_as_some_later_query_sees_a_token_of_it(group: KvGroup, computed: int) -> None:
     oldest = 0 if group.window is None else max(0, computed - group.window + 1)  # what the query at `computed` sees
-    assert first_live_page(computed, group) == oldest // group.page_tokens
+    assert first_live_page(computed, group.window, group.page_tokens) == oldest // group.page_tokens
 
 
 @given(groups, st.integers(1, 60), st.integers(1, 20), st.lists(st.integers(1, 20), min_size=60, max_size=60))
@@ -26,7 +26,7 @@ def test_no_way_of_chunking_holds_more_than_the_peak(group: KvGroup, tokens: int
     computed = held = 0
     for chunk in chunks:
         count = min(chunk, step, tokens - computed)
-        held = max(held, pages_for(computed + count, group) - first_live_page(computed, group))
+        held = max(held, pages_for(computed + count, group) - first_live_page(computed, group.window, group.page_tokens))
         computed += count
     assert computed == tokens
     assert held <= peak_pages(tokens, step, group) <= pages_for(tokens, group)

@@ -29,14 +29,12 @@ def pages_for(tokens: int, group: KvGroup) -> int:
     return -(-tokens // group.page_tokens)
 
 
-def first_live_page(computed: int, group: KvGroup) -> int:
+def first_live_page(computed: int, window: int | None, page_tokens: int) -> int:
     """Index of the first page that a query at position >= `computed` can still see.
 
     A query at position i of a sliding layer sees keys j with i - window < j <= i.
     """
-    if group.window is None:
-        return 0
-    return max(0, computed - group.window + 1) // group.page_tokens
+    return 0 if window is None else max(0, computed - window + 1) // page_tokens
 
 
 def peak_pages(tokens: int, step_tokens: int, group: KvGroup) -> int:

@@ -122,7 +122,7 @@ class Device:
         places: dict[int, int] = {}
         for row in self.rows.values():
             for kv, table in zip(self.groups, row.tables, strict=True):
-                for page in table[first_live_page(row.computed or 0, kv) :]:
+                for page in table[first_live_page(row.computed or 0, kv.window, kv.page_tokens) :]:
                     places[page] = places.get(page, 0) + 1
         written = [target for _, target in plan.copies]
         for run in plan.run:

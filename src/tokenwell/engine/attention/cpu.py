@@ -12,6 +12,7 @@ from tokenwell.engine.attention.sdpa import decode_rows
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
 from tokenwell.engine.kernels import cpu_attention
 from tokenwell.engine.run.batch import Batch
+from tokenwell.wire.cache import first_live_page
 
 
 class CpuAttention:
@@ -33,7 +34,7 @@ class CpuAttention:
         table, size = batch.groups[group].table, batch.groups[group].page_tokens
         for row in range(batch.singles, len(batch.spans)):
             span = batch.spans[row]
-            first = 0 if spec.window is None else max(0, span.start - spec.window + 1) // size
+            first = first_live_page(span.start, spec.window, size)
             pages = table[row, first : -(-span.length // size)]
             k = cache.k.index_select(0, pages).flatten(0, 1)  # [keys, kv heads, head_dim]
             v = cache.v.index_select(0, pages).flatten(0, 1)

@@ -6,6 +6,7 @@ import torch
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
 from tokenwell.engine.run.batch import Batch
+from tokenwell.wire.cache import first_live_page
 
 
 class ReferenceAttention:
@@ -22,7 +23,7 @@ class ReferenceAttention:
         out = torch.empty_like(q)
         table, page_tokens = batch.groups[group].table, batch.groups[group].page_tokens
         for row, span in enumerate(batch.spans):
-            first = 0 if spec.window is None else max(0, span.start - spec.window + 1) // page_tokens
+            first = first_live_page(span.start, spec.window, page_tokens)
             pages = table[row, first : -(-span.length // page_tokens)]
             k = cache.k[pages].flatten(0, 1).to(torch.float32)  # [keys, kv heads, head_dim]
             v = cache.v[pages].flatten(0, 1).to(torch.float32)

@@ -14,6 +14,7 @@ import torch.nn.functional as functional
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
 from tokenwell.engine.run.batch import Batch, GroupBatch, Span
+from tokenwell.wire.cache import first_live_page
 
 _BLOCK = 128  # queries of a row that prefills which are attended at once
 
@@ -141,7 +142,7 @@ def _bucket(
 def _long(spec: AttentionSpec, span: Span, row: int, group: GroupBatch, dtype: torch.dtype) -> _Prefill:
     """Blocks of queries, each with the keys that it can see: what lies above the diagonal is mostly never computed."""
     size, device = group.page_tokens, group.table.device
-    first = 0 if spec.window is None else max(0, span.start - spec.window + 1) // size
+    first = first_live_page(span.start, spec.window, size)
     gathered = first * size  # position of the first gathered key
     blocks = []
     for start in range(0, span.count, _BLOCK):

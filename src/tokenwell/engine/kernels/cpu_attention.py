@@ -33,9 +33,7 @@ class Kernels:
 
 def reason_not(head_dim: int, dtype: torch.dtype, device: torch.device) -> str | None:
     """Why this attention cannot be used on this machine; None if it can."""
-    if device.type != "cpu" or dtype != torch.bfloat16:
-        return f"only bfloat16 on the CPU has a kernel, not {str(dtype).removeprefix('torch.')} on {device}"
-    reason = cpu_pool.reason_not()
+    reason = cpu_pool.reason_not(dtype, device)
     if reason is not None:
         return reason
     isa = cpu_pool.host()

@@ -37,9 +37,7 @@ class Kernel:
 
 def reason_not(width: int, dtype: torch.dtype, device: torch.device) -> str | None:
     """Why rows of `width` (for rope: half of what rotates) cannot be served on this machine; None if they can."""
-    if device.type != "cpu" or dtype != torch.bfloat16:
-        return f"only bfloat16 on the CPU has a kernel, not {str(dtype).removeprefix('torch.')} on {device}"
-    reason = cpu_pool.reason_not()
+    reason = cpu_pool.reason_not(dtype, device)
     if reason is not None:
         return reason
     step = 2 * cpu_pool.host().lanes

@@ -44,9 +44,7 @@ class Kernels:
 
 def reason_not(weight: torch.Tensor) -> str | None:
     """Why the kernels cannot serve `weight` [out, in] on this machine; None if they can."""
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
-        return f"only bfloat16 on the CPU has a kernel, not {str(weight.dtype).removeprefix('torch.')} on {weight.device}"
-    if (reason := cpu_pool.reason_not()) is not None:
+    if (reason := cpu_pool.reason_not(weight.dtype, weight.device)) is not None:
         return reason
     if weight.dim() != 2 or not weight.is_contiguous():
         return "the weight is not a contiguous matrix"

@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 
 @functools.cache
 def thread_pool() -> Callable[..., None] | None:
@@ -34,8 +36,10 @@ def host() -> Any:
 
 
 @functools.cache
-def reason_not() -> str | None:
-    """Why this machine cannot run generated code; None if it can."""
+def reason_not(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why generated code cannot compute with such tensors on this machine; None if it can."""
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return f"only bfloat16 on the CPU has a kernel, not {str(dtype).removeprefix('torch.')} on {device}"
     try:
         import llvmlite  # noqa: F401
     except ImportError:

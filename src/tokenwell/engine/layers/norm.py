@@ -34,3 +34,10 @@ class RmsNorm:
         if self.weight is None or self.weight.dim() == 1:
             return functional.rms_norm(x, (self.dim,), self.weight, self.eps)
         return functional.rms_norm(x, (self.dim,), None, self.eps) * self.weight
+
+    def of_sum(self, x: torch.Tensor, added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x + added and its norm, both [tokens, dim]: one pass over memory where there is a kernel."""
+        if self.weight is not None and cpu_elementwise.reason_not(self.dim, x.dtype, x.device) is None:
+            return cpu_elementwise.add_rms_norm(cpu_elementwise.prepare("add_rms_norm"), x, added, self.weight, self.eps)
+        total = x + added
+        return total, self(total)

@@ -84,8 +84,8 @@ class DecoderLayer:
             x, q, batch = x[batch.keep], q[batch.keep], batch.kept()
             if not len(x):
                 return x
-        x = x + self.o(self.attention.attend(q, batch))
-        return x + self.feed_forward(self.output_norm(x))
+        x, normed = self.output_norm.of_sum(x, self.o(self.attention.attend(q, batch)))
+        return x + self.feed_forward(normed)
 
 
 class Decoder:

@@ -87,7 +87,7 @@ class Blocks:
         return copies
 
     def _shared_table(self, walk: Walk, tokens: int) -> Table:
-        first = first_live_page(tokens, walk.group)
+        first = first_live_page(tokens, walk.group.window, walk.group.page_tokens)
         nodes = walk.nodes[: tokens // walk.group.page_tokens]
         _end(nodes, walk.root).users += 1
         return Table([NULL_PAGE] * first + [node.page for node in nodes[first:]], nodes, first)
@@ -131,7 +131,7 @@ class Blocks:
         for group, root, table in zip(self._groups, self._roots, seq.tables, strict=True):
             if self._prefix_cache:
                 self._offer_full(seq, group, root, table)
-            live = first_live_page(seq.computed, group)
+            live = first_live_page(seq.computed, group.window, group.page_tokens)
             for index in range(table.first, live):
                 self._give_back(table, index, stale=not _before_branch(seq, group, index))
                 table.pages[index] = NULL_PAGE
@@ -236,7 +236,9 @@ class Blocks:
 
     def _check_table(self, seq: Sequence, group: KvGroup, root: Node, table: Table) -> None:
         size, where = group.page_tokens, f"{seq.id}, group {group.name}"
-        assert table.first == first_live_page(seq.computed, group), f"{where}: pages behind the window are held"
+        assert table.first == first_live_page(seq.computed, group.window, group.page_tokens), (
+            f"{where}: pages behind the window are held"
+        )
         assert not any(table.pages[: table.first]) and all(table.pages[table.first :]), f"{where}: wrong NULL_PAGE"
         assert table.held <= peak_pages(len(seq.tokens), self._step_tokens, group), f"{where}: more than peak_pages"
         assert seq.computed <= seq.capacity <= len(table.pages) * size, f"{where}: capacity"

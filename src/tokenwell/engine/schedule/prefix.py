@@ -144,16 +144,16 @@ class Walk:
             start = index * size
             room = min(tokens - start, size)
             # Fewer tokens of this page would need even older pages: one test decides for the whole page.
-            if self.runs[index] > first_live_page(start + room, self.group):
+            if self.runs[index] > first_live_page(start + room, self.group.window, self.group.page_tokens):
                 continue
             part = min(room, self.source(index)[1]) if room and not whole else 0
-            if self.runs[index] <= first_live_page(start + part, self.group):
+            if self.runs[index] <= first_live_page(start + part, self.group.window, self.group.page_tokens):
                 return start + part
         return 0
 
     def shared(self, tokens: int) -> list[Node]:
         """The nodes whose pages a sequence shares that takes `tokens` (a reach of this walk) from the cache."""
-        return self.nodes[first_live_page(tokens, self.group) : tokens // self.group.page_tokens]
+        return self.nodes[first_live_page(tokens, self.group.window, self.group.page_tokens) : tokens // self.group.page_tokens]
 
     def copied(self, tokens: int) -> Node | None:
         """The node whose page has to be copied because `tokens` (a reach of this walk) ends inside it."""
