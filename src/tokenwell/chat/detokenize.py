@@ -46,6 +46,11 @@ class Detokenizer:
         text = self._text.feed(ids)
         return self._stops.feed(text) if self._stops else text
 
+    def flush(self) -> str:
+        """What was held back, as something that is no text follows; the stream goes on behind it."""
+        text = self._text.finish()
+        return self._stops.feed(text) + self._stops.finish() if self._stops else text
+
     def finish(self) -> str:
         """What was held back. A character that was cut off becomes U+FFFD, as in the text of the whole list."""
         text = self._text.finish()
@@ -157,6 +162,7 @@ class _Redecoding:
 
     def finish(self) -> str:
         text = self._added()
+        del self._window[: self._given]
         self._given = len(self._window)
         return text
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tokenwell.chat.formats.format import Call, Format
+from tokenwell.chat.formats.reading import Reading, reading
 
 _FIRST = 0xDC00
 
@@ -27,6 +29,12 @@ class Bound:
     def name(self) -> str:
         """The format's name."""
         return self.format.name
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What the parser looks for."""
+        calls = self.format.calls if self.call is None or self.call in self.format.calls else (self.call, *self.format.calls)
+        return reading(self.format, calls, self.spelled, self.shown)
 
     def spelled(self, text: str) -> str:
         """`text` of a table with its marks as characters."""

@@ -41,6 +41,7 @@ class Call:
     envelope: tuple[str, str] | None = None
     whole: bool = False  # calls count only at the start of the answer: they are no more than JSON without any mark
     single: bool = False  # one call an answer, as the turn ends with it
+    call_id: str = ""  # a mark behind the name that an id follows, which is read over
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ MISTRAL = Format(
     marks=("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", "[THINK]", "[/THINK]"),
     thinking=Thinking("[THINK]", "[/THINK]"),
     calls=(
-        Call(before="[TOOL_CALLS]", between="[ARGS]", arguments="json", after=""),
+        Call(before="[TOOL_CALLS]", between="[ARGS]", arguments="json", after="", call_id="[CALL_ID]"),
         Call(
             begin="[TOOL_CALLS][",
             before='{"name": "',
