@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwell.api.openai.chat import _delta, _merge, _message
 from tokenwell.api.openai.logprobs import IMPOSSIBLE, LegacyLogprobs, TokenNames, chat_logprobs, prompt_logprobs
+from tokenwell.api.openai.message import delta_of, message_of
 from tokenwell.api.sampling import seed_of_choice
 from tokenwell.api.server import capacity
 from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolEnd, ToolStart
@@ -32,6 +32,8 @@ EVENTS: list[Event] = [
     ToolEnd(1),
 ]
 
+BOTH = ("reasoning_content", "reasoning")
+
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_seeds_of_choices(seed: int) -> None:
@@ -41,7 +43,7 @@ def test_seeds_of_choices(seed: int) -> None:
 
 
 def test_a_whole_message() -> None:
-    assert _message(EVENTS) == {
+    assert message_of(EVENTS, BOTH) == {
         "role": "assistant",
         "content": "I will look.",
         "refusal": None,
@@ -52,24 +54,28 @@ def test_a_whole_message() -> None:
             {"id": "call_b", "type": "function", "function": {"name": "list", "arguments": "{}"}},
         ],
     }
-    assert _message([]) == {"role": "assistant", "content": "", "refusal": None}
-    assert _message(EVENTS[4:8])["content"] is None
+    assert message_of([], BOTH) == {"role": "assistant", "content": "", "refusal": None}
+    assert message_of(EVENTS[4:8], BOTH)["content"] is None
 
 
 def test_the_first_delta_of_a_call_has_id_and_name() -> None:
-    [opening] = _delta(EVENTS[4])["tool_calls"]
+    [opening] = delta_of(EVENTS[4:5], BOTH)["tool_calls"]
     assert opening == {"index": 0, "id": "call_a", "type": "function", "function": {"name": "read", "arguments": ""}}
-    assert _delta(EVENTS[5]) == {"tool_calls": [{"index": 0, "function": {"arguments": '{"path":'}}]}
-    assert _delta(EVENTS[7]) == {}
+    assert delta_of(EVENTS[5:6], BOTH) == {"tool_calls": [{"index": 0, "function": {"arguments": '{"path":'}}]}
+    assert delta_of(EVENTS[7:8], BOTH) == {}
 
 
-def test_merged_deltas_lose_nothing() -> None:
-    delta: dict[str, object] = {}
-    for event in EVENTS:
-        _merge(delta, _delta(event))
-    assert delta["content"] == "I will look." and delta["reasoning"] == "let me look"
-    calls = delta["tool_calls"]
-    assert isinstance(calls, list) and [call["index"] for call in calls] == [0, 0, 0, 1, 1]
+def test_a_delta_of_many_events_names_each_call_once() -> None:
+    delta = delta_of(EVENTS, BOTH)
+    assert delta["content"] == "I will look." and delta["reasoning"] == delta["reasoning_content"] == "let me look"
+    assert [(call["index"], call["id"], call["function"]["arguments"]) for call in delta["tool_calls"]] == [
+        (0, "call_a", '{"path":"a"}'),
+        (1, "call_b", "{}"),
+    ]
+
+
+def test_thoughts_go_under_the_name_that_is_set() -> None:
+    assert delta_of(EVENTS[:2], ("reasoning",)) == {"reasoning": "let me look"}
 
 
 @pytest.fixture(scope="module")

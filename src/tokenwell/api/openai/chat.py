@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator
 
 import msgspec
 from starlette.requests import Request
@@ -12,13 +11,15 @@ from starlette.responses import Response
 from tokenwell.api.answering import Begun, begin, read
 from tokenwell.api.errors import bad_request, translate
 from tokenwell.api.exchange import exchange_of
-from tokenwell.api.openai.constraints import refuse_unsupported
+from tokenwell.api.openai.constraints import check_together
 from tokenwell.api.openai.conversation import conversation_of
 from tokenwell.api.openai.envelope import DONE, Envelope, chunk_stream, encode, usage_of, wants_usage
 from tokenwell.api.openai.logprobs import Json, TokenNames, chat_logprobs, prompt_logprobs
+from tokenwell.api.openai.message import delta_of, message_of
 from tokenwell.api.openai.requests import ChatRequest
 from tokenwell.api.sse import while_connected
-from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolStart
+from tokenwell.chat.events import Content, Event
+from tokenwell.chat.grammar.checks import violations
 from tokenwell.service.gateway import Gateway
 from tokenwell.service.generation import Piece, Whole
 from tokenwell.service.job import RequestFailed
@@ -38,7 +39,7 @@ class ChatCompletions:
         wanted = await read(request, gateway, _decoder)
         gateway.admit()
         model = gateway.catalogue.resolve(wanted.model)
-        refuse_unsupported(wanted)
+        check_together(wanted)
         if wanted.top_logprobs and not wanted.logprobs:
             raise bad_request("`top_logprobs` needs `logprobs` to be true.", "top_logprobs", "invalid_value")
         begun = await begin(
@@ -73,6 +74,10 @@ class _Answer:
         self._prompt = begun.prompt
         self._generation = begun.generation
         self._choices = wanted.n or 1
+        field = gateway.settings.server.reasoning_field
+        self._reasoning_fields = (
+            ("reasoning_content", "reasoning") if field == "both" else (field,)
+        )  # clients read one or the other
         self._names = TokenNames(gateway.model.tokenizer, bool(wanted.return_tokens_as_token_ids))
         self._usage_field, self._continuous = wants_usage(wanted)
 
@@ -87,7 +92,7 @@ class _Answer:
         if self._wanted.prompt_logprobs is not None:
             more["prompt_logprobs"] = prompt_logprobs(self._prompt.tokens, wholes[0].prompt_logprobs or [], self._names)
         choices = [self._choice(index, whole) for index, whole in enumerate(wholes)]
-        return self.envelope.whole(choices, generation.usage(), **more)
+        return self.envelope.whole(choices, generation.usage(), **more, **self._warnings([whole.events for whole in wholes]))
 
     async def frames(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The chunks as they come; b"" after a bare wake-up."""
@@ -95,12 +100,15 @@ class _Answer:
         tail = b'},"logprobs":null,"finish_reason":null}]' + (b',"usage":null}\n\n' if self._usage_field else b"}\n\n")
         plain = not (self._wanted.logprobs or self._wanted.return_token_ids or self._continuous)
         finishes: set[str] = set()
+        kept: list[list[Event]] = [[] for _ in range(self._choices)]  # events, if they are checked at the end
         with self._generation as generation:
             yield self._first_chunks()
             while not generation.done:
                 out: list[bytes] = []
                 for piece in await generation.next():
                     events = piece.events
+                    if self._prompt.checks:
+                        kept[piece.index] += events
                     if plain and len(events) == 1 and type(event := events[0]) is Content:
                         out.append(heads[piece.index] + encode(event.text) + tail)
                     elif events or piece.tokens:
@@ -110,7 +118,15 @@ class _Answer:
                         finishes.add(piece.finish)
                 yield b"".join(out)
             exchange_of(request).finish = ",".join(sorted(finishes))
-            yield self.envelope.chunk([], usage=usage_of(generation.usage())) + DONE
+            yield self.envelope.chunk([], usage=usage_of(generation.usage()), **self._warnings(kept)) + DONE
+
+    def _warnings(self, answers: list[list[Event]]) -> Json:
+        """What is told in the answer about what no grammar could promise: nothing, if everything was enforced."""
+        checks = self._prompt.checks
+        if not self._prompt.warnings:
+            return {}
+        found = [warning for events in answers for warning in violations(checks, events)]
+        return {"warnings": [*self._prompt.warnings, *found]}
 
     def _first_chunks(self) -> bytes:
         """The role of every choice, and what the client wants repeated."""
@@ -125,12 +141,9 @@ class _Answer:
         return b"".join(self.envelope.chunk([choice], **more, **self._usage()) for choice in choices)
 
     def _delta_chunk(self, piece: Piece) -> bytes:
-        delta: Json = {}
-        for event in piece.events:
-            _merge(delta, _delta(event))
         choice: Json = {
             "index": piece.index,
-            "delta": delta or {"content": ""},
+            "delta": delta_of(piece.events, self._reasoning_fields) or {"content": ""},
             "logprobs": self._logprobs(piece),
             "finish_reason": None,
         }
@@ -149,7 +162,7 @@ class _Answer:
         return self.envelope.chunk([choice], **self._usage())
 
     def _choice(self, index: int, whole: Whole) -> Json:
-        message = _message(whole.events)
+        message = message_of(whole.events, self._reasoning_fields)
         if message["content"] is not None:
             message["content"] = self._echoed() + message["content"]
         choice: Json = {
@@ -189,44 +202,3 @@ def _max_tokens(wanted: ChatRequest) -> int | None:
     if given == 0:
         raise bad_request(f"`{name}` must be at least 1.", name, "invalid_value")
     return given
-
-
-def _delta(event: Event) -> Json:
-    """What one event adds to a chunk's delta."""
-    if isinstance(event, Content):
-        return {"content": event.text}
-    if isinstance(event, Reasoning):  # clients read one name or the other
-        return {"reasoning_content": event.text, "reasoning": event.text}
-    if isinstance(event, ToolStart):
-        function = {"name": event.name, "arguments": ""}
-        return {"tool_calls": [{"index": event.index, "id": event.id, "type": "function", "function": function}]}
-    if isinstance(event, ToolArguments):
-        return {"tool_calls": [{"index": event.index, "function": {"arguments": event.text}}]}
-    return {}  # the end of a call is not told
-
-
-def _merge(delta: Json, more: Json) -> None:
-    """Append the texts and lists of `more`."""
-    for name, value in more.items():
-        delta[name] = delta[name] + value if name in delta else value
-
-
-def _message(events: Sequence[Event]) -> Json:
-    """The whole message that the events make."""
-    message: Json = {"role": "assistant", "content": None, "refusal": None}
-    reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
-    content = "".join(event.text for event in events if isinstance(event, Content))
-    calls: dict[int, Json] = {}
-    for event in events:
-        if isinstance(event, ToolStart):
-            function: dict[str, Any] = {"name": event.name, "arguments": ""}
-            calls[event.index] = {"id": event.id, "type": "function", "function": function}
-        elif isinstance(event, ToolArguments):
-            calls[event.index]["function"]["arguments"] += event.text
-    if content or not calls:
-        message["content"] = content
-    if reasoning:
-        message |= {"reasoning_content": reasoning, "reasoning": reasoning}
-    if calls:
-        message["tool_calls"] = list(calls.values())
-    return message

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from tokenwell.api.answering import check_window, expand, read
 from tokenwell.api.errors import bad_request, translate
 from tokenwell.api.exchange import exchange_of
-from tokenwell.api.openai.constraints import refuse_unsupported
+from tokenwell.api.openai.constraints import check_together, output_of
 from tokenwell.api.openai.envelope import DONE, Envelope, chunk_stream, encode, usage_of, wants_usage
 from tokenwell.api.openai.logprobs import Json, LegacyLogprobs, TokenNames, prompt_logprobs
 from tokenwell.api.openai.requests import CompletionRequest
@@ -52,13 +52,18 @@ class Completions:
         wanted = await read(request, gateway, _decoder)
         gateway.admit()
         model = gateway.catalogue.resolve(wanted.model)
-        refuse_unsupported(wanted)
+        check_together(wanted)
         _check(wanted)
         given = _split(wanted.prompt)
         if len(given) * (wanted.n or 1) > MAX_SEQUENCES:
             raise bad_request(f"More than {MAX_SEQUENCES} sequences in one request.", "prompt", "invalid_value")
         prompts = await while_connected(request.receive, asyncio.to_thread(self._tokenise, wanted, given))
-        generation = self._generation(wanted, prompts)
+        # In a thread like the tokeniser: a client's schema or grammar may be large.
+        output = output_of(wanted)
+        constraint = await while_connected(request.receive, asyncio.to_thread(gateway.model.constrain_text, output))
+        if constraint.warnings:
+            exchange_of(request).headers["x-tokenwell-warning"] = "; ".join(constraint.warnings)
+        generation = self._generation(wanted, prompts, constraint.grammar)
         exchange_of(request).generation = generation
         answer = _Answer(gateway.model, wanted, prompts, generation, model)
         if wanted.stream:
@@ -82,7 +87,7 @@ class Completions:
                 raise bad_request(f"Prompt {index} is empty; a prompt has at least one token.", "prompt", "invalid_value")
         return prompts
 
-    def _generation(self, wanted: CompletionRequest, prompts: list[_Prompt]) -> Generation:
+    def _generation(self, wanted: CompletionRequest, prompts: list[_Prompt], grammar: str | None) -> Generation:
         gateway = self._gateway
         asked = [k for k in (wanted.logprobs if wanted.echo else None, wanted.prompt_logprobs) if k is not None]
         sampling = sampling_of(
@@ -92,6 +97,7 @@ class Completions:
             max_tokens=DEFAULT_MAX_TOKENS if wanted.max_tokens is None else min(wanted.max_tokens, 2**31 - 1),
             logprobs=wanted.logprobs,
             prompt_logprobs=max(asked) if asked else None,
+            grammar=grammar,
         )
         choices = wanted.n or 1
         requests = expand([prompt.tokens for prompt in prompts], sampling, choices)

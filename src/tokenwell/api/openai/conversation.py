@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from tokenwell.api.errors import ApiError, bad_request
-from tokenwell.api.openai.requests import ChatMessage, ChatRequest, ContentPart, FunctionSchema, Tool, ToolChoice
-from tokenwell.chat.conversation import Conversation, Message, Role, ToolCall
+from tokenwell.api.openai.constraints import output_of, tool_choice_of
+from tokenwell.api.openai.requests import ChatMessage, ChatRequest, ContentPart, FunctionSchema, Tool
+from tokenwell.chat.conversation import Conversation, Message, OutputFormat, Role, ToolCall
+from tokenwell.chat.conversation import ToolChoice as Choice
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -27,11 +29,16 @@ _log = logging.getLogger("tokenwell.api")
 def conversation_of(request: ChatRequest) -> Conversation:
     """What the template is given. Raises ApiError 400 for what this version cannot honour."""
     schemas = _schemas(request.tools, request.functions)
-    choice = request.tool_choice if request.tool_choice is not None else request.function_call
+    field = "tool_choice" if request.tool_choice is not None else "function_call"
+    choice = tool_choice_of(getattr(request, field), [tool["function"]["name"] for tool in schemas], field)
     continued = bool(request.continue_final_message)
     return make_conversation(
         request.messages,
-        tools=schemas if _may_call(choice) else (),
+        tools=schemas if choice.mode != "none" else (),
+        tool_choice=choice,
+        # The older field can carry one call only.
+        parallel_tool_calls=request.parallel_tool_calls is not False and request.functions is None,
+        output=output_of(request),
         template_arguments=request.chat_template_kwargs,
         add_generation_prompt=request.add_generation_prompt if request.add_generation_prompt is not None else not continued,
         continue_final_message=continued,
@@ -45,6 +52,9 @@ def make_conversation(
     template_arguments: dict[str, Any] | None,
     add_generation_prompt: bool,
     continue_final_message: bool,
+    tool_choice: Choice | None = None,
+    parallel_tool_calls: bool = True,
+    output: OutputFormat | None = None,
 ) -> Conversation:
     """A conversation from checked messages. Raises ApiError 400 naming the message at fault."""
     if continue_final_message:
@@ -59,6 +69,9 @@ def make_conversation(
     return Conversation(
         messages=tuple(_message(message, f"messages[{index}]") for index, message in enumerate(messages)),
         tools=tools,
+        tool_choice=tool_choice or Choice(),
+        parallel_tool_calls=parallel_tool_calls,
+        output=output,
         template_arguments=template_arguments or {},
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
@@ -86,17 +99,6 @@ def _schemas(tools: list[Tool] | None, functions: list[FunctionSchema] | None) -
 
 def _as_tool(function: FunctionSchema) -> dict[str, Any]:
     return {"type": "function", "function": msgspec.to_builtins(function)}
-
-
-def _may_call(choice: str | ToolChoice | None) -> bool:
-    """Whether the tools are shown to the model. Forcing a call needs a grammar, so it is refused rather than ignored."""
-    if choice == "none":
-        return False
-    if choice is None or choice == "auto":
-        return True
-    if choice == "required" or isinstance(choice, ToolChoice):
-        raise bad_request("Forcing a tool call is not supported yet; use `auto` or `none`.", "tool_choice", "unsupported_value")
-    raise bad_request("`tool_choice` must be `auto`, `none`, `required` or a named tool.", "tool_choice", "invalid_value")
 
 
 def _message(message: ChatMessage, path: str) -> Message:

@@ -34,7 +34,7 @@ class GenerationFields(Wishes, kw_only=True):
     return_tokens_as_token_ids: bool | None = None
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
-    # Constrained output that this version cannot give; see `sampling.refuse_unsupported`.
+    # What the text is held to; see `constraints`.
     response_format: ResponseFormat | None = None
     guided_json: Any = None
     guided_regex: Any = None
@@ -44,9 +44,20 @@ class GenerationFields(Wishes, kw_only=True):
 
 
 class ResponseFormat(msgspec.Struct):
-    """`text`, or a constraint."""
+    """`text`, or a constraint. `schema` beside `json_object` is what some servers take."""
 
     type: str
+    json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | bool | None = None
+
+
+class JsonSchema(msgspec.Struct):
+    """A named schema. It is enforced whether it is called strict or not."""
+
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | bool | None = None
+    strict: bool | None = None
 
 
 class ContentPart(msgspec.Struct):
@@ -102,12 +113,28 @@ class Tool(msgspec.Struct):
     function: FunctionSchema | None = None
 
 
-class ToolChoice(msgspec.Struct):
-    """A forced tool."""
+class NamedTool(msgspec.Struct):
+    """A tool by its name, in the shape of Chat or of Responses."""
 
     type: str | None = None
     name: str | None = None
     function: FunctionCall | None = None
+
+
+class AllowedTools(msgspec.Struct):
+    """The tools that may be called, and whether one must be."""
+
+    mode: str | None = None
+    tools: list[NamedTool] | None = None
+
+
+class ToolChoice(msgspec.Struct):
+    """A forced tool, or a choice of allowed ones."""
+
+    type: str | None = None
+    name: str | None = None
+    function: FunctionCall | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class ChatRequest(GenerationFields, kw_only=True):
