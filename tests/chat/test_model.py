@@ -63,7 +63,7 @@ def test_without_a_template_the_tokenizer_adds_them_and_it_is_said(tmp_path: Pat
 def test_choices_say_what_was_found(chatml: ChatModel) -> None:
     chosen = {choice.what: choice.chosen for choice in chatml.choices}
     assert chosen["chat template"].endswith("tokenizer_config.json")
-    assert chosen["chat format"] == "plain" == chatml.format.name
+    assert chosen["chat format"] == "hermes" == chatml.format.name
     assert chosen["stop tokens"] == "<|im_end|> (2)"
     assert "developer" in chosen["chat repairs"]
     assert all(choice.reason for choice in chatml.choices)

@@ -56,6 +56,14 @@ class Conversation(msgspec.Struct, frozen=True):
     continue_final_message: bool = False  # the last assistant message is left open and continued
 
 
+class Check(msgspec.Struct, frozen=True):
+    """A schema that the arguments of a tool's calls must fit, or the content (`tool` None)."""
+
+    tool: str | None
+    schema: str  # its JSON text
+    where: str  # the request's field
+
+
 class Prompt(msgspec.Struct, frozen=True):
     """A rendered conversation, and how its answer is held to what was asked for and read."""
 
@@ -66,6 +74,7 @@ class Prompt(msgspec.Struct, frozen=True):
     reasoning: bool = False  # the answer starts inside reasoning that the prompt opened
     grammar: str | None = None  # llguidance grammar of the whole answer, reasoning included; None: free
     warnings: tuple[str, ...] = ()  # what the grammar could not be made to say, in words for the client
+    checks: tuple[Check, ...] = ()  # for what the grammar does not say: see grammar.checks.violations
 
 
 class ChatError(Exception):

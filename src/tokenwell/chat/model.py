@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from tokenwell.chat.conversation import Conversation, Prompt
+from tokenwell.chat import nonces
+from tokenwell.chat.canonical import canonical
+from tokenwell.chat.conversation import Conversation, OutputFormat, Prompt
 from tokenwell.chat.defaults import Defaults
 from tokenwell.chat.detokenize import Detokenizer
 from tokenwell.chat.events import Event
 from tokenwell.chat.formats import FORMATS
 from tokenwell.chat.formats.bound import bind
+from tokenwell.chat.formats.choose import Checkpoint, choose
+from tokenwell.chat.grammar.answer import Vocabulary
+from tokenwell.chat.grammar.constraint import Constrainer, Constraint
+from tokenwell.chat.literal import Breaker
 from tokenwell.chat.parser import Parser
 from tokenwell.chat.renderer import Renderer
+from tokenwell.chat.repairs import TOOLS_AS_TEXT
 from tokenwell.chat.template import Template
 from tokenwell.chat.tokenizer import Tokenizer
 from tokenwell.wire.errors import SettingsError
@@ -22,28 +29,47 @@ from tokenwell.wire.messages import Choice
 class ChatModel:
     """Tokenizer, template, defaults and format of a checkpoint. Loaded once; its methods may be called from any thread."""
 
-    def __init__(self, tokenizer: Tokenizer, template: Template | None, defaults: Defaults, chat_format: str = "auto") -> None:
-        """Raises SettingsError when the format is not known."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: Template | None,
+        defaults: Defaults,
+        chat_format: str = "auto",
+        keep_nonces: Collection[str] = (),
+    ) -> None:
+        """Raises SettingsError when the format, or a rule of `nonces` that is not to be applied, is not known."""
         if chat_format != "auto" and chat_format not in FORMATS:
             known = ", ".join(["auto", *FORMATS])
             raise SettingsError(f"model.chat_format: {chat_format!r} is not known; choose one of {known}")
         self.tokenizer = tokenizer
         self.template = template
         self.defaults = defaults
-        special = {text: id for text, id in tokenizer.added.items() if id in tokenizer.special_ids}
-        self.format = bind(FORMATS["plain" if chat_format == "auto" else chat_format], special)
+        unknown = sorted(set(keep_nonces) - set(nonces.NAMES))
+        if unknown:
+            known = ", ".join(nonces.NAMES)
+            raise SettingsError(f"model.keep_nonces: {unknown[0]!r} is no rule that is known; the rules are {known}")
+        self._keep_nonces = frozenset(keep_nonces)
         self._renderer = Renderer(template, tokenizer.named)
-        self.reads_tools = self._renderer.abilities.reads_tools  # False: the template never shows a request's tools
-        self.choices = [*self._renderer.choices(), self._format_choice(chat_format), self._stop_choice()]
+        chosen = choose(self._checkpoint(), chat_format)
+        self.format = chosen.bound
+        self._renderer.breaker = Breaker(self._special_texts(), self._thinking_marks())
+        vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.special_ids, frozenset(defaults.stop_ids))
+        self._constrainer = Constrainer(self.format, vocabulary)
+        # False: the template never shows a request's tools, or the calls that it teaches cannot be read.
+        self.reads_tools = self._renderer.abilities.reads_tools and chosen.calls
+        self.may_reason = self.format.format.thinking is not None or self.format.format.channels is not None
+        self.choices = [*self._renderer.choices(), chosen.choice, self._stop_choice()]
 
     @classmethod
-    def load(cls, folder: Path, *, chat_template: Path | None = None, chat_format: str = "auto") -> ChatModel:
+    def load(
+        cls, folder: Path, *, chat_template: Path | None = None, chat_format: str = "auto", keep_nonces: Collection[str] = ()
+    ) -> ChatModel:
         """Read a checkpoint folder; `chat_template` is a file that replaces the checkpoint's template.
 
-        Raises CheckpointError naming the file that is wrong, SettingsError for a bad `chat_template` or `chat_format`.
+        Raises CheckpointError naming the file that is wrong, SettingsError for a bad argument.
         """
         tokenizer = Tokenizer.load(folder)
-        return cls(tokenizer, Template.load(folder, chat_template), Defaults.load(folder, tokenizer), chat_format)
+        return cls(tokenizer, Template.load(folder, chat_template), Defaults.load(folder, tokenizer), chat_format, keep_nonces)
 
     def render(self, conversation: Conversation) -> Prompt:
         """The prompt. Raises ChatError, whose message is for the client, when the conversation cannot be rendered.
@@ -51,9 +77,44 @@ class ChatModel:
         The template owns the special tokens: none are added to its text. Takes milliseconds, but up to ten seconds with a
         template that does not end, so an event loop should call it in a thread.
         """
-        text = self._renderer.render(conversation)
-        tokens = self.tokenizer.encode(text, add_special_tokens=self.template is None)
-        return Prompt(text=text, tokens=tokens, continues=conversation.continue_final_message, tools=conversation.tools)
+        conversation = self.canonical(conversation)
+        pieces = self._renderer.pieces(conversation)
+        text = "".join(pieces)
+        tokens = self.tokenizer.encode_pieces(pieces, add_special_tokens=self.template is None)
+        reasoning = self._starts_in_reasoning(text, conversation.continue_final_message)
+        constraint = self._constrainer.constrain(conversation, reasoning)
+        return Prompt(
+            text=text,
+            tokens=tokens,
+            continues=conversation.continue_final_message,
+            tools=conversation.tools if conversation.tool_choice.mode != "none" else (),
+            reasoning=reasoning,
+            grammar=constraint.grammar,
+            warnings=constraint.warnings,
+            checks=constraint.checks,
+        )
+
+    def constrain_text(self, output: OutputFormat | None) -> Constraint:
+        """What a raw completion's text is held to. Raises ChatError."""
+        return self._constrainer.constrain_text(output)
+
+    def canonical(self, conversation: Conversation) -> Conversation:
+        """The conversation in the one spelling that `render` gives it first."""
+        return canonical(conversation, self._keep_nonces)
+
+    def _special_texts(self) -> list[str]:
+        return [text for text, id in self.tokenizer.added.items() if id in self.tokenizer.special_ids]
+
+    def _thinking_marks(self) -> tuple[str, ...]:
+        thinking = self.format.format.thinking
+        return () if thinking is None else (thinking.open, thinking.close)
+
+    def _starts_in_reasoning(self, text: str, continues: bool) -> bool:
+        """Whether the prompt's end leaves a thought open: the rendered text says so, no flag of the request."""
+        thinking = self.format.format.thinking
+        if continues and thinking is not None:
+            return text.rfind(thinking.open) > text.rfind(thinking.close)
+        return text.rstrip().endswith(self.format.format.starts)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a raw text, as for a completion. Raises ChatError for text that is not Unicode."""
@@ -76,12 +137,19 @@ class ChatModel:
         detokenizer = Detokenizer(self.tokenizer, stop, include_stop, skip_special_tokens, continues)
         if prompt is None:
             return TextStream(detokenizer, Parser(bind(FORMATS["plain"], {})))
-        return TextStream(detokenizer, Parser(self.format, prompt.tools, prompt.reasoning, id))
+        return TextStream(detokenizer, Parser(self.format, prompt.tools, prompt.reasoning, id), self.format.ids)
 
-    def _format_choice(self, asked: str) -> Choice:
-        if asked != "auto":
-            return Choice("chat format", self.format.name, "set by model.chat_format")
-        return Choice("chat format", self.format.name, "reasoning and tool calls stay in the content as generated")
+    def _checkpoint(self) -> Checkpoint:
+        """What the chat format is chosen by."""
+        tokenizer, abilities = self.tokenizer, self._renderer.abilities
+        return Checkpoint(
+            renders=self._renderer,
+            sources=() if self.template is None else tuple(self.template.sources.values()),
+            # Calls that are told in our own words are not a notation of the model's.
+            reads_tools=abilities.reads_tools and TOOLS_AS_TEXT not in abilities.repairs,
+            special={text: id for text, id in tokenizer.added.items() if id in tokenizer.special_ids},
+            stops=tuple(token for id in self.defaults.stop_ids if (token := tokenizer.token_of(id)) is not None),
+        )
 
     def _stop_choice(self) -> Choice:
         names = [self.tokenizer.token_of(id) or "?" for id in self.defaults.stop_ids]
@@ -92,9 +160,10 @@ class ChatModel:
 class TextStream:
     """Generated ids to events, for one choice. Leave out the stop id that ended the answer if its text is not wanted."""
 
-    def __init__(self, detokenizer: Detokenizer, parser: Parser) -> None:
+    def __init__(self, detokenizer: Detokenizer, parser: Parser, marks: Mapping[int, str] | None = None) -> None:
         self._detokenizer = detokenizer
         self._parser = parser
+        self._marks = marks or {}  # token id -> the character that the parser knows it by
         self.reasoning_tokens = 0
 
     @property
@@ -111,7 +180,19 @@ class TextStream:
         """Events that are certain after these ids too."""
         if self._parser.reasoning:
             self.reasoning_tokens += len(ids)
-        return self._parser.feed(self._detokenizer.feed(ids))
+        if not self._marks or self._marks.keys().isdisjoint(ids):
+            return self._parser.feed(self._detokenizer.feed(ids))
+        return self._parser.feed(self._marked(ids))
+
+    def _marked(self, ids: list[int]) -> str:
+        """The text of ids with marks among them."""
+        text, start = "", 0
+        for place, id in enumerate(ids):
+            if (mark := self._marks.get(id)) is not None and self.stopped is None:
+                text += self._detokenizer.feed(ids[start:place]) + self._detokenizer.flush()
+                text += mark if self.stopped is None else ""
+                start = place + 1
+        return text + self._detokenizer.feed(ids[start:])
 
     def finish(self, cut: bool = False) -> list[Event]:
         """Events for everything that was held back; `cut`: the answer was ended by its length."""

@@ -11,8 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from tokenwell.chat.abilities import Abilities, attempts, probe
 from tokenwell.chat.conversation import ChatError, Conversation
+from tokenwell.chat.literal import Breaker
 from tokenwell.chat.repairs import TOOLS_AS_TEXT, apply
 from tokenwell.chat.sandbox import RenderError
 from tokenwell.chat.schemas import narrow_tool
@@ -29,8 +32,9 @@ _PATIENCE_S = 5.0  # for all attempts at one conversation together
 class Renderer:
     """Renders with one template, or plainly without one."""
 
-    def __init__(self, template: Template | None, variables: Mapping[str, Any]) -> None:
-        """`variables`: the special tokens by name, which templates print."""
+    def __init__(self, template: Template | None, variables: Mapping[str, Any], breaker: Breaker | None = None) -> None:
+        """`variables`: the special tokens by name, which templates print. `breaker`: keeps clients' texts from being tokens."""
+        self.breaker = breaker or Breaker(())
         self._template = template
         self._variables = dict(variables)
         self.abilities = probe(template, variables) if template else Abilities(repairs=(TOOLS_AS_TEXT,))
@@ -38,15 +42,26 @@ class Renderer:
 
     def render(self, conversation: Conversation) -> str:
         """The text. Raises ChatError with a sentence for the client when the conversation cannot be rendered."""
+        return "".join(self.pieces(conversation))
+
+    def pieces(self, conversation: Conversation) -> list[str]:
+        """The text cut where a client's text spells a special token, inside the spelling. Raises ChatError like `render`."""
         if not conversation.messages:
             raise ChatError("There are no messages; send at least one.")
         for name in _OWN_VARIABLES:
             if name in conversation.template_arguments:
                 raise ChatError(f"chat_template_kwargs cannot set {name!r}; it follows from the request's own fields.")
-        turns = turns_of(conversation.messages)
-        if not conversation.continue_final_message:
-            return self._text(turns, conversation, conversation.add_generation_prompt)
-        return self._open_text(turns, conversation)
+        turns, tools, sign = self.breaker.broken(turns_of(conversation.messages), list(conversation.tools))
+        if sign:
+            conversation = msgspec.structs.replace(conversation, tools=tuple(tools))
+        if conversation.continue_final_message:
+            text = self._open_text(turns, conversation)
+        else:
+            text = self._text(turns, conversation, conversation.add_generation_prompt)
+        if not sign:
+            return [text]
+        # Templates that write JSON in ASCII escape the character.
+        return text.replace(f"\\u{ord(sign):04x}", sign).split(sign)
 
     def _open_text(self, turns: list[Turn], conversation: Conversation) -> str:
         """The text up to the end of the last message's content: a mark is rendered behind it, and everything from it is cut."""

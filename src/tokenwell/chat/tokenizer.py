@@ -71,6 +71,21 @@ class Tokenizer:
             ) from error
         return list(self.encoder.encode(text, add_special_tokens=add_special_tokens).ids)
 
+    def encode_pieces(self, pieces: Sequence[str], *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a text that is given in pieces; no token spans two of them. Raises ChatError like `encode`."""
+        ids = self.encode(pieces[0], add_special_tokens=add_special_tokens)
+        for piece in pieces[1:]:
+            ids += self._inner(piece)
+        return ids
+
+    def _inner(self, piece: str) -> list[int]:
+        """Ids of a text that does not start one: without the space that some tokenizers put before every text."""
+        newline = self.encode("\n", add_special_tokens=False)
+        whole = self.encode(f"\n{piece}", add_special_tokens=False)
+        if self.encoder.encode("a", add_special_tokens=False).tokens != ["a"] and whole[: len(newline)] == newline:
+            return whole[len(newline) :]
+        return self.encode(piece, add_special_tokens=False)
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """The text of token ids. Ids that stand for nothing are skipped; bytes that are no character become U+FFFD."""
         try:

@@ -60,14 +60,14 @@ def _add_result_fields(turn: Turn, message: Message, names: dict[str, str], unan
 
 
 def arguments_of(text: str) -> dict[str, Any] | str:
-    """The object that a JSON text holds; no text is no arguments; anything else stays the text that it is."""
+    """The object that a JSON text holds; no text is no arguments; other JSON in one spelling; anything else as it is."""
     if not text.strip():
         return {}
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return value if isinstance(value, dict) else text
+    return value if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
 
 
 def transcript(turns: Sequence[Turn], add_generation_prompt: bool) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 
-from tokenwell.chat.conversation import Prompt
+from tokenwell.chat.conversation import Conversation, Prompt
 from tokenwell.chat.model import ChatModel
 from tokenwell.config.settings import Settings
+from tokenwell.service.cache_doctor import CacheDoctor, Turn
 from tokenwell.service.catalogue import Catalogue
 from tokenwell.service.generation import Generation, StopRules
 from tokenwell.service.job import RequestFailed
@@ -34,6 +35,7 @@ class Gateway:
         self.supervisor = supervisor
         self.metrics = metrics
         self.draining = False
+        self._doctor = CacheDoctor()
 
     # ------------------------------------------------------------------ facts
 
@@ -109,6 +111,12 @@ class Gateway:
             eager=eager,
             every_token=every_token,
         )
+
+    def examine(self, conversation: Conversation, prompt: Prompt) -> Turn | None:
+        """How the prompt compares with the turn before it; None without a prefix cache. Takes milliseconds."""
+        if not self.settings.engine.prefix_cache:
+            return None
+        return self._doctor.examine(self.model.canonical(conversation), prompt.tokens)
 
     # ------------------------------------------------------------------ leaving
 

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from tokenwell.chat.events import Event
 from tokenwell.chat.model import TextStream
+from tokenwell.service.cache_doctor import Turn
 from tokenwell.service.job import Job, JobRestarted, RequestFailed
 from tokenwell.service.supervisor import Supervisor
 from tokenwell.wire.errors import RequestError
@@ -94,6 +95,7 @@ class Generation:
         every_token: bool = False,
     ) -> None:
         self.requests = requests
+        self.turn: Turn | None = None  # how the prompt compares with the turn before it, where that is looked at
         self.first_token_at: float | None = None  # time.monotonic()
         self.last_token_at: float | None = None
         self._supervisor = supervisor
@@ -132,6 +134,18 @@ class Generation:
             cached_tokens=sum(self._cached[index] for index in firsts),
             reasoning_tokens=sum(stream.reasoning_tokens for stream in self._streams),
         )
+
+    def cache_verdict(self) -> str | None:
+        """What became of the turn before in the prefix cache, in one line; None when there is nothing to tell (yet)."""
+        if self.turn is None:
+            return None
+        cached = self._cached[0] if self.first_token_at is not None else None
+        return self.turn.verdict(cached, self._kept)
+
+    @property
+    def cache_lost(self) -> bool:
+        """Whether the engine has told that less than half of the turn before was reused."""
+        return self.turn is not None and self.first_token_at is not None and self.turn.lost(self._cached[0])
 
     def completion_tokens(self, index: int) -> int:
         """Tokens of one choice so far."""
@@ -179,6 +193,7 @@ class Generation:
         self._finished = [False] * count
         self._counts = [0] * count
         self._cached = [0] * count
+        self._kept = 0  # of the first choice
         self._streams = [self._make_stream(request.id) for request in self.requests]
         self.first_token_at = None
 
@@ -189,6 +204,8 @@ class Generation:
             raise RequestFailed(RequestError("engine_failed", f"The engine ended the request with `{output.finish}`."))
         if output.cached_tokens:
             self._cached[index] = output.cached_tokens
+        if index == 0 and output.kept_tokens:
+            self._kept = output.kept_tokens
         stream = self._streams[index]
         tokens = output.tokens
         silent = output.stop_id is not None and not self._stop.include  # the stop token itself is no text

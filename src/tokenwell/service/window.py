@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from tokenwell.wire.errors import RequestError
 from tokenwell.wire.messages import Generate
 
 OVERFLOW_CODE = "context_length_exceeded"
+
+_FIGURES = re.compile(r"maximum context length is (\d+) tokens\..* resulted in (\d+) tokens")
 
 
 def fit(request: Generate, window_tokens: int, noun: str) -> Generate | RequestError:
@@ -29,3 +33,9 @@ def fit(request: Generate, window_tokens: int, noun: str) -> Generate | RequestE
         return request
     sampling = msgspec.structs.replace(request.sampling, max_tokens=left, min_tokens=min(request.sampling.min_tokens, left))
     return msgspec.structs.replace(request, sampling=sampling)
+
+
+def overflow_figures(message: str) -> tuple[int, int] | None:
+    """Prompt tokens and window of a refusal in the words of `fit`, for dialects with words of their own; None for other texts."""
+    match = _FIGURES.search(message)
+    return None if match is None else (int(match[2]), int(match[1]))

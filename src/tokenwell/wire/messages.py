@@ -55,6 +55,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     finish: str | None = None  # "stop" | "length" | "abort" | "error"
     stop_id: int | None = None  # the stop id that ended it (also the last of `tokens`)
     error: RequestError | None = None
+    kept_tokens: int = 0  # prompt tokens in the cache that could be reused if no window's state were missing
 
 
 class Stats(msgspec.Struct, frozen=True, array_like=True):

@@ -81,7 +81,7 @@ class Blocks:
             if source:
                 table.pages.append(self.pool.take())
                 copies.append((source.page, table.pages[-1]))
-        seq.computed = hit.tokens
+        seq.computed, seq.kept = hit.tokens, hit.kept
         seq.keep |= {seq.prompt_tokens, hit.tokens, hit.matched}
         self._measure(seq)
         return copies

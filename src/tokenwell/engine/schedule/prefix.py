@@ -168,13 +168,15 @@ class Hit:
     tokens: int  # this many need not be computed
     matched: int  # up to here the string was seen before, even where pages are gone
     walks: tuple[Walk, ...]  # one a group
+    kept: int = 0  # what the groups without a window alone could serve
 
 
 def longest_hit(walks: tuple[Walk, ...], limit: int, whole: bool) -> Hit:
     """The largest number of tokens, at most `limit`, that every group can serve."""
+    kept = min((walk.reach(limit, whole) for walk in walks if walk.group.window is None), default=0)
     tokens, before = limit, -1
     while tokens != before:
         before = tokens
         for walk in walks:
             tokens = walk.reach(tokens, whole)
-    return Hit(tokens, max(walk.matched for walk in walks), walks)
+    return Hit(tokens, max(walk.matched for walk in walks), walks, kept)

@@ -316,7 +316,8 @@ class Scheduler:
         stop_id: int | None = None
         tokens: list[int] = []
         logprobs: list[TokenLogprob] | None = None
-        cached = seq.cached or 0 if len(seq.tokens) == seq.prompt_tokens else 0  # told in the first output only
+        first = len(seq.tokens) == seq.prompt_tokens
+        cached, kept = (seq.cached or 0, seq.kept) if first else (0, 0)  # told in the first output only
         if sampled is not None:
             tokens.append(sampled.token)
             seq.tokens.append(sampled.token)
@@ -332,7 +333,7 @@ class Scheduler:
             self._leave(seq)
             seq.status = Status.ENDED
             del self._sequences[seq.id]
-        return Output(seq.id, tokens, logprobs, prompt_logprobs, cached, finish, stop_id)
+        return Output(seq.id, tokens, logprobs, prompt_logprobs, cached, finish, stop_id, kept_tokens=kept)
 
     # ------------------------------------------------------------ looking in
 

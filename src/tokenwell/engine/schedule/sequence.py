@@ -50,6 +50,7 @@ class Sequence:
     computed: int = 0  # tokens whose keys and values are in the cache
     row: int = -1  # slot while running
     cached: int | None = None  # prompt tokens that its first admission took from the prefix cache; None before that
+    kept: int = 0  # prompt tokens that layers without a window could have taken at its last admission
     prompt_logprobs: list[TokenLogprob] | None = None  # collected so far; None: not wanted, or sent
     leader: Sequence | None = None  # an older sequence that is computing the first `shared` tokens of this one
     shared: int = 0

@@ -1,0 +1,1 @@
+"""`tokenwell connect`: the real configuration of an agent for the running service, one file a client."""
