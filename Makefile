@@ -2,6 +2,7 @@
 #
 #   make serve ARGS="--port 9000"     serve; ARGS are the arguments of `tokenwell serve`
 #   make test                         every check and every test; ARGS are arguments of pytest
+#   make test-agents                  real agents from the npm registry against the scripted engine; needs npm, some minutes
 #   make check                        the checks alone: style, types, imports, house rules
 #   make bench                        every script in benchmarks/, one JSON line each
 #   make clean | distclean            remove caches | and the virtual environment
@@ -11,7 +12,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint bench clean distclean
+.PHONY: help serve test test-agents check lint bench clean distclean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -21,6 +22,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := src tests benchmarks
+AGENTS := .agents
+NPM_FLAGS := --no-audit --no-fund --loglevel=error
+include tests/agents/versions.mk
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +59,20 @@ serve: $(VENV)/serve.stamp
 test: lint
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-agents: $(VENV)/test.stamp $(AGENTS)/stamp
+	@$(BIN)/python -m pytest tests/agents $(ARGS)
+
+# OpenClaw wants a newer node than distributions have, and none of the scripts of what it is made of.
+$(AGENTS)/stamp: tests/agents/versions.mk
+	@command -v npm >/dev/null || { echo "There is no npm. On Debian and Ubuntu: sudo apt-get install npm" >&2; exit 1; }
+	@echo "Installing agents into $(AGENTS), about 1.5 GB." >&2
+	@mkdir -p $(foreach agent,opencode codex claude openclaw,$(AGENTS)/$(agent))
+	@npm install --prefix $(AGENTS)/opencode $(NPM_FLAGS) $(OPENCODE)
+	@npm install --prefix $(AGENTS)/codex $(NPM_FLAGS) $(CODEX)
+	@npm install --prefix $(AGENTS)/claude $(NPM_FLAGS) $(CLAUDE_CODE)
+	@npm install --prefix $(AGENTS)/openclaw $(NPM_FLAGS) --ignore-scripts $(OPENCLAW)
+	@touch $@
+
 check: lint
 	@$(BIN)/python -m pytest tests/house
 
@@ -72,4 +90,4 @@ clean:
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(AGENTS)

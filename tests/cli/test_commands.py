@@ -88,7 +88,8 @@ def test_what_is_shown_is_a_settings_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tokenwell.toml").write_text(first)
     second = json.loads(run("config", "show", "--json").stdout)
     assert second["model.name"]["value"] == ["a", 'b"😀']
-    assert second["engine.kv_cache_gib"] == {"value": 1.5, "origin": "tokenwell.toml:22"}
+    line = first[: first.index("kv_cache_gib")].count("\n") + 1
+    assert second["engine.kv_cache_gib"] == {"value": 1.5, "origin": f"tokenwell.toml:{line}"}
 
 
 def test_json_has_every_setting(run: Run) -> None:

@@ -14,7 +14,10 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 CHATML = """{%- for message in messages -%}
 <|im_start|>{{ message.role }}
-{{ message.content }}{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}<|im_end|>
+{{ message.content }}{% for call in message.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
 {% endfor -%}
 {%- if tools %}<|im_start|>tools
 {{ tools | tojson }}<|im_end|>

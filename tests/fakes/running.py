@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import msgspec
 
-from tokenwell.config.settings import EngineSettings, ModelSettings, ServerSettings, Settings
+from tokenwell.config.settings import EngineSettings, ModelSettings, ServerSettings, Settings, StoreSettings
 
 GATEWAY = Path(__file__).with_name("gateway.py")
 
@@ -26,7 +26,14 @@ class Running:
     """One gateway in front of one fake engine. A context manager; leaving it kills what is left."""
 
     def __init__(
-        self, checkpoint: Path, folder: Path, *engine: str, server: dict[str, Any] | None = None, **timeouts: float
+        self,
+        checkpoint: Path,
+        folder: Path,
+        *engine: str,
+        server: dict[str, Any] | None = None,
+        model: dict[str, Any] | None = None,
+        store: dict[str, Any] | None = None,
+        **timeouts: float,
     ) -> None:
         self.folder = folder
         self.diary_path = folder / "diary.jsonl"
@@ -35,8 +42,9 @@ class Running:
         self.url = f"http://127.0.0.1:{self.port}"
         settings = Settings(
             server=ServerSettings(port=self.port, **(server or {})),
-            model=ModelSettings(path=str(checkpoint), name=["fake"]),
+            model=ModelSettings(path=str(checkpoint), name=["fake"], **(model or {})),
             engine=EngineSettings(**timeouts),  # type: ignore[arg-type]
+            store=StoreSettings(**{"folder": str(folder / "state"), **(store or {})}),
         )
         arguments = [*engine, "--diary", str(self.diary_path)]
         self._log = self.log_path.open("wb")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 
 from safetensors.numpy import save
 
+from tokenwell.bundled.checkpoint import as_json
 from tokenwell.bundled.model import config_json, tensors
 from tokenwell.bundled.vocabulary import END_OF_TEXT, MARKERS, SPECIAL, TURN_END, learn, tokenizer_json
 
@@ -53,8 +53,3 @@ def files() -> dict[str, bytes]:
         ),
         "model.safetensors": save(tensors(VOCAB_SIZE, quiet_ids), metadata={"format": "pt"}),
     }
-
-
-def as_json(content: object) -> bytes:
-    """JSON as it is written here: ASCII, indented, with a last newline."""
-    return (json.dumps(content, ensure_ascii=True, indent=2) + "\n").encode("ascii")

@@ -83,8 +83,13 @@ def _merge(symbols: list[str], pair: tuple[str, str]) -> None:
         index += 1
 
 
-def tokenizer_json(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> dict[str, Any]:
-    """The content of tokenizer.json; the added tokens' ids follow the vocabulary's."""
+def tokenizer_json(
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    special: tuple[str, ...] = SPECIAL,
+    visible: tuple[str, ...] = MARKERS,
+) -> dict[str, Any]:
+    """The content of tokenizer.json; the ids of the added tokens, `special` and `visible`, follow the vocabulary's."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": _WORDS}, "behavior": "Isolated", "invert": False}
     return {
@@ -99,9 +104,9 @@ def tokenizer_json(vocabulary: dict[str, int], merges: list[tuple[str, str]]) ->
                 "lstrip": False,
                 "rstrip": False,
                 "normalized": False,
-                "special": content in SPECIAL,
+                "special": content in special,
             }
-            for index, content in enumerate(SPECIAL + MARKERS)
+            for index, content in enumerate(special + visible)
         ],
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},

@@ -6,6 +6,7 @@ Exit codes: 0, 1 (it failed), 2 (the command line or a setting is wrong).
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,16 +47,48 @@ def serve(
     threads: options.Threads = None,
     chat_template: options.ChatTemplate = None,
     chat_format: options.ChatFormat = None,
+    tpot_ms: options.TpotMs = None,
+    ttft_ms: options.TtftMs = None,
+    die_after: options.DieAfter = None,
+    stall_after: options.StallAfter = None,
+    garbage_after: options.GarbageAfter = None,
+    fault_once: options.FaultOnce = False,
     log_level: options.LogLevel = None,
     config: options.Config = None,
 ) -> None:
     """Serve a model to OpenAI clients until interrupted."""
-    from tokenwell.cli.model import with_model
+    from tokenwell.cli.model import SCRIPTED, with_model
 
-    settings = with_model(options.load_with_flags(context))
-    from tokenwell.api.server import serve as run_service  # after the settings are known to be good: it takes longest
+    loaded = options.load_with_flags(context)
+    settings = with_model(loaded)
+    from tokenwell.api import server  # after the settings are known to be good: it takes longest
 
+    run_service = server.serve_scripted if loaded.settings.model.path == SCRIPTED else server.serve
     raise typer.Exit(run_service(settings))
+
+
+@app.command()
+def connect(
+    client: Annotated[
+        str,
+        typer.Argument(metavar="CLIENT", help="openclaw, claude-code, codex, opencode, open-webui or aider.", show_default=False),
+    ],
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Where the service is [where `serve` would be with these settings]."),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Change the client's files, keeping copies, instead of printing.", show_default=False)
+    ] = False,
+    api_key: Annotated[str | None, typer.Option("--api-key", metavar="KEY", help="A key that the service accepts.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="One of the served names [the first].")] = None,
+    config: options.Config = None,
+) -> None:
+    """Print, or write, the configuration of an agent for the running service."""
+    from tokenwell.cli.connect.command import connect as run_connect
+    from tokenwell.config.load import load
+
+    run_connect(client, load({}, config).settings.server, url=url, key=api_key, model=model, write=write, home=Path.home())
 
 
 @config_app.command()
@@ -77,6 +110,12 @@ def show(
     threads: options.Threads = None,
     chat_template: options.ChatTemplate = None,
     chat_format: options.ChatFormat = None,
+    tpot_ms: options.TpotMs = None,
+    ttft_ms: options.TtftMs = None,
+    die_after: options.DieAfter = None,
+    stall_after: options.StallAfter = None,
+    garbage_after: options.GarbageAfter = None,
+    fault_once: options.FaultOnce = False,
     log_level: options.LogLevel = None,
     config: options.Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,

@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 
 from tokenwell.config.load import Loaded, cache_folder
-from tokenwell.config.settings import Settings
+from tokenwell.config.settings import ScriptedSettings, Settings
 from tokenwell.wire.errors import SettingsError
 
+SCRIPTED = "scripted"  # as MODEL: the engine without a model; a folder of this name is served as ./scripted
+_SCRIPTED_FORMAT = "hermes"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -20,12 +22,38 @@ def with_model(loaded: Loaded) -> Settings:
     Raises SettingsError when what was named is no checkpoint folder, CheckpointError when the bundled one cannot be built.
     """
     path = loaded.settings.model.path
+    if path == SCRIPTED:
+        return _scripted(loaded)
+    _refuse_scripted_settings(loaded)
     folder = _bundled() if path is None else _checked(path, loaded.origin("model.path"))
     template = loaded.settings.model.chat_template
     if template is not None and not Path(template).is_file():
         origin = loaded.origin("model.chat_template")
         raise SettingsError(f"there is no chat template file {template} (set by {origin}): check the path")
     return msgspec.structs.replace(loaded.settings, model=msgspec.structs.replace(loaded.settings.model, path=str(folder)))
+
+
+def _scripted(loaded: Loaded) -> Settings:
+    """The settings for the scripted engine: its own folder, and hermes unless another chat format was named."""
+    from tokenwell.bundled.checkpoint import scripted_folder  # here, because nobody else needs it
+
+    model = loaded.settings.model
+    if model.chat_template is not None:
+        origin = loaded.origin("model.chat_template")
+        raise SettingsError(f"model.chat_template (set by {origin}) cannot be used with the scripted engine, which reads its own")
+    chat_format = _SCRIPTED_FORMAT if model.chat_format == "auto" else model.chat_format
+    changed = msgspec.structs.replace(model, path=str(scripted_folder(cache_folder())), chat_format=chat_format)
+    return msgspec.structs.replace(loaded.settings, model=changed)
+
+
+def _refuse_scripted_settings(loaded: Loaded) -> None:
+    """A pace or a fault that nothing obeys would mislead."""
+    for key, value, origin in loaded:
+        section, field = key.split(".")
+        if section == "scripted" and value != getattr(ScriptedSettings(), field):
+            raise SettingsError(
+                f'{key} (set by {origin}) is obeyed by the scripted engine alone: serve "scripted" or leave it out'
+            )
 
 
 def _bundled() -> Path:

@@ -15,7 +15,9 @@ from tokenwell.config.load import FLAGS, Loaded, load
 Model = Annotated[
     str | None,
     typer.Argument(
-        metavar="MODEL", help="Checkpoint folder as on the Hugging Face Hub; without it a tiny bundled one is served."
+        metavar="MODEL",
+        help="Checkpoint folder as on the Hugging Face Hub; without it a tiny bundled one is served. "
+        'The word "scripted" serves an engine without a model, which does what marks in user messages say.',
     ),
 ]
 Host = Annotated[
@@ -66,6 +68,26 @@ PageTokens = Annotated[
 ]
 NoPrefixCache = Annotated[
     bool, typer.Option("--no-prefix-cache", help="Compute every prompt from its beginning.", show_default=False)
+]
+TpotMs = Annotated[str | None, typer.Option("--tpot-ms", metavar="MS", help="Scripted engine: time between two tokens [0].")]
+TtftMs = Annotated[str | None, typer.Option("--ttft-ms", metavar="MS", help="Scripted engine: time to the first token [0].")]
+DieAfter = Annotated[
+    str | None, typer.Option("--die-after", metavar="TOKENS", help="Scripted engine: exit after so many tokens of an answer.")
+]
+StallAfter = Annotated[
+    str | None, typer.Option("--stall-after", metavar="TOKENS", help="Scripted engine: hang after so many tokens of an answer.")
+]
+GarbageAfter = Annotated[
+    str | None,
+    typer.Option("--garbage-after", metavar="TOKENS", help="Scripted engine: random tokens after so many of an answer."),
+]
+FaultOnce = Annotated[
+    bool,
+    typer.Option(
+        "--fault-once",
+        help="Scripted engine: let the fault happen once, not in every answer that is long enough.",
+        show_default=False,
+    ),
 ]
 LogLevel = Annotated[str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error [info].")]
 Config = Annotated[

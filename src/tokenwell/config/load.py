@@ -48,6 +48,12 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "engine.page_tokens": "--page-tokens",
         "engine.prefix_cache": "--no-prefix-cache",
         "engine.threads": "--threads",
+        "scripted.tpot_ms": "--tpot-ms",
+        "scripted.ttft_ms": "--ttft-ms",
+        "scripted.die_after": "--die-after",
+        "scripted.stall_after": "--stall-after",
+        "scripted.garbage_after": "--garbage-after",
+        "scripted.fault_once": "--fault-once",
         "log.level": "--log-level",
     }
 )
@@ -106,6 +112,14 @@ def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
     if folder is None:
         raise SettingsError("there is no folder for the cache: set HOME or XDG_CACHE_HOME to an absolute path")
     return folder
+
+
+def state_folder(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Where files may be kept that should outlive a restart: $XDG_STATE_HOME/tokenwell or ~/.local/state/tokenwell.
+
+    None when there is no home folder either. Source: XDG Base Directory Specification 0.8.
+    """
+    return _user_folder("XDG_STATE_HOME", ".local/state", os.environ if environ is None else environ)
 
 
 def _defaults() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:

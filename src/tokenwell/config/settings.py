@@ -6,6 +6,8 @@ None means "fitted to the machine"; what was chosen is logged with its reason.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -19,6 +21,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     max_queue: int = 256  # requests that wait beyond this are answered with 429
     keep_alive_s: float = 5.0  # wall-clock interval of data keep-alives while nothing else is sent
     drain_s: float = 30.0  # how long SIGTERM lets running requests finish
+    reasoning_field: Literal["both", "reasoning_content", "reasoning"] = "both"  # chat: under which name thoughts are sent
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,6 +31,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     name: list[str] = []  # names that clients may use; empty: the folder's name
     chat_template: str | None = None  # file with a Jinja template that replaces the checkpoint's
     chat_format: str = "auto"
+    keep_nonces: list[str] = []  # rules of docs/agents.md that are not applied to system prompts and tools
 
 
 class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,6 +50,25 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     step_timeout_s: float = 300.0  # one step longer than this counts as a stall
 
 
+class ScriptedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the scripted engine behaves: its pace, and faults that happen after so many tokens of an answer."""
+
+    tpot_ms: float = 0.0  # between two tokens of an answer
+    ttft_ms: float = 0.0  # from a request's arrival to its first token
+    die_after: int | None = None  # the engine's process exits
+    stall_after: int | None = None  # the engine hangs
+    garbage_after: int | None = None  # the rest of the answer is random tokens
+    fault_once: bool = False  # a fault happens once, not in every answer that is long enough
+
+
+class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where responses are kept that clients go on from by their id (`previous_response_id`); the oldest go first."""
+
+    folder: str | None = None  # None: below the user's folder for state, ~/.local/state/tokenwell
+    max_mib: int = 256  # 0: nothing is kept
+    max_responses: int = 10_000
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is printed on stderr."""
 
@@ -59,4 +82,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    scripted: ScriptedSettings = ScriptedSettings()
+    store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()

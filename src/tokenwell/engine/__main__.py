@@ -7,10 +7,10 @@ import logging
 import sys
 
 from tokenwell.config.load import preset_environment
-from tokenwell.engine.pulse import Pulse
 from tokenwell.wire.channel import EngineChannel
 from tokenwell.wire.errors import SettingsError, TokenwellError
 from tokenwell.wire.messages import Fatal
+from tokenwell.wire.pulse import Pulse
 from tokenwell.wire.spec import EngineSpec, decode_spec
 
 log = logging.getLogger("tokenwell.engine")

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tokenwell.engine.pulse import Pulse
 from tokenwell.engine.run.worker import Worker
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.channel import EngineChannel
 from tokenwell.wire.errors import RequestError
 from tokenwell.wire.messages import Abort, Generate, Output, Outputs, Shutdown, ToEngine
+from tokenwell.wire.pulse import Pulse
 
 _IDLE_MS = 1000  # how long an idle loop waits for a message before it looks around
 

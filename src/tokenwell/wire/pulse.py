@@ -1,6 +1,6 @@
-"""The engine's sign of life, from a thread of its own: a frozen process is silent, a stuck step shows its age.
+"""An engine's sign of life, from a thread of its own: a frozen process is silent, a stuck step shows its age.
 
-Imports no torch, so that it beats before the slow imports begin.
+For every program that speaks the wire protocol. Imports nothing slow, so that it beats before slow imports begin.
 """
 
 from __future__ import annotations
