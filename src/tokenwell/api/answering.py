@@ -94,8 +94,8 @@ async def begin(
     )
     exchange = exchange_of(request)
     exchange.generation = generation
-    if prompt.warnings:
-        exchange.headers["x-tokenwell-warning"] = "; ".join(prompt.warnings)
+    generation.turn = gateway.examine(conversation, prompt)
+    exchange.warn(prompt.warnings)
     return Begun(prompt, generation)
 
 
@@ -105,7 +105,7 @@ def event_stream(
     generation: Generation,
     frames: AsyncGenerator[bytes, None],
     *,
-    keep_alive: bytes,
+    keep_alive: bytes | Callable[[], bytes],
     error_frames: Callable[[ApiError], bytes],
     noun: str,
 ) -> EventStream:
@@ -159,8 +159,8 @@ def _bounded(max_tokens: int | None, default: int | None, min_tokens: int) -> in
 def _cannot_use_tools() -> ApiError:
     """An answer that ignores the tools would look like a model that does not want to call any."""
     return bad_request(
-        "This model cannot be offered tools: its chat template does not show them to it. Send no `tools`, or "
-        '`"tool_choice": "none"`, or serve it with a template that prints them (--chat-template).',
+        "This model cannot be offered tools: its chat template does not show them, or its way of calling them is not known. "
+        'Send no `tools`, or `"tool_choice": "none"`, or serve it with --chat-template or --chat-format.',
         "tools",
         "unsupported_parameter",
     )

@@ -1,4 +1,4 @@
-"""Errors as clients see them: OpenAI's shape, a stable code, never a traceback.
+"""Errors as clients see them: OpenAI's shape unless a dialect has its own, a stable code, never a traceback.
 
 Knows how each kind of failure maps to a status.
 """
@@ -52,9 +52,9 @@ class ApiError(Exception):
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": error})
 
-    def response(self) -> Response:
-        """The whole HTTP answer."""
-        return Response(self.body(), self.status, self.headers, media_type="application/json")
+    def response(self, body: bytes | None = None) -> Response:
+        """The whole HTTP answer; `body`: a dialect's own instead of OpenAI's."""
+        return Response(self.body() if body is None else body, self.status, self.headers, media_type="application/json")
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:

@@ -1,4 +1,7 @@
-"""One HTTP exchange from the outside: its id, its error answer, its log line and its metrics. Knows no dialect's fields."""
+"""One HTTP exchange from the outside: its id, its error answer, its log line and its metrics.
+
+Knows no dialect's fields, only whose errors a client expects.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tokenwell.api.anthropic.errors import error_body, expects_this
 from tokenwell.api.errors import ApiError, internal_error, translate
 from tokenwell.service.generation import Generation
 from tokenwell.telemetry.log import log_request
@@ -20,6 +25,8 @@ from tokenwell.telemetry.metrics import Metrics
 CLIENT_GONE = 499  # for log and metrics only: nobody is there to read it
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _QUIET_ROUTES = frozenset({"/", "/health", "/metrics", "/version"})
+
+_WARNING = "x-tokenwell-warning"
 
 _log = logging.getLogger("tokenwell.api")
 
@@ -40,6 +47,12 @@ class Exchange:
     finish: str | None = None
     generation: Generation | None = None
     headers: dict[str, str] = field(default_factory=dict)  # added to the answer's, if set before it starts
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Tell the client, in a header, what was not done as it asked."""
+        told = [self.headers[_WARNING]] if _WARNING in self.headers else []
+        if told := [*told, *warnings]:
+            self.headers[_WARNING] = "; ".join(told)
 
 
 def exchange_of(request: Request) -> Exchange:
@@ -62,11 +75,16 @@ class Front:
         exchange = Exchange(_request_id(scope), scope["method"])
         scope["tokenwell.exchange"] = exchange
         scope["app"] = self  # tells the router to raise for unknown routes and methods instead of answering in plain text
+        anthropic = expects_this(scope)
+        if anthropic:
+            exchange.headers["request-id"] = exchange.id  # the name that Anthropic's clients look for
         header = (b"x-request-id", exchange.id.encode())
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+                if exchange.generation is not None and (verdict := exchange.generation.cache_verdict()):
+                    exchange.headers["x-tokenwell-cache"] = verdict
                 more = [(name.encode(), _header_value(value)) for name, value in exchange.headers.items()]
                 message["headers"] = [*message.get("headers", ()), header, *more]
             await send(message)
@@ -78,7 +96,8 @@ class Front:
         except Exception as error:
             answer = _answer(error, exchange)
             if not exchange.status:
-                await answer.response()(scope, receive, send_with_id)
+                body = error_body(answer, exchange.id) if anthropic else None
+                await answer.response(body)(scope, receive, send_with_id)
         finally:
             self._tell(exchange, scope)
 
@@ -96,6 +115,8 @@ class Front:
         if generation is not None:
             usage = generation.usage()
             fields |= {"prompt": usage.prompt_tokens, "cached": usage.cached_tokens, "completion": usage.completion_tokens}
+            if generation.cache_lost:
+                fields["cache"] = generation.cache_verdict()
             first, last = generation.first_token_at, generation.last_token_at
             if first is not None and last is not None:
                 ttft_s = first - exchange.started

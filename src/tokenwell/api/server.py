@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tokenwell.api.app import build
 from tokenwell.api.auth import keys_for
 from tokenwell.chat.model import ChatModel
 from tokenwell.config.settings import Settings
+from tokenwell.drivers.scripted.command import engine_command
 from tokenwell.service.catalogue import Catalogue
 from tokenwell.service.gateway import Gateway
 from tokenwell.service.supervisor import Supervisor
@@ -48,13 +50,22 @@ def serve(settings: Settings, engine_command: Sequence[str] = NATIVE_ENGINE) -> 
     return uvloop.run(_serve(settings, engine_command))
 
 
+def serve_scripted(settings: Settings) -> int:
+    """`serve` with the scripted engine, for whose folder and chat format the settings are."""
+    with tempfile.TemporaryDirectory(prefix="tokenwell-scripted-") as folder:
+        return serve(settings, engine_command(settings.scripted, settings.model.chat_format, Path(folder)))
+
+
 async def _serve(settings: Settings, engine_command: Sequence[str]) -> int:
     folder = _folder(settings)
     override = settings.model.chat_template
     listener = _bind(settings.server.host, settings.server.port)
     with listener:
         model = ChatModel.load(
-            folder, chat_template=None if override is None else Path(override), chat_format=settings.model.chat_format
+            folder,
+            chat_template=None if override is None else Path(override),
+            chat_format=settings.model.chat_format,
+            keep_nonces=settings.model.keep_nonces,
         )
         catalogue = Catalogue(folder, settings.model.name)
         keys, generated_key = keys_for(settings.server.host, settings.server.api_key)

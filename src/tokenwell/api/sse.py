@@ -29,7 +29,7 @@ def frame(data: bytes) -> bytes:
 
 
 class EventStream(Response):
-    """Sends `frames` as they come, and `keep_alive` whenever nothing was sent for `keep_alive_s`.
+    """Sends `frames` as they come, and `keep_alive` (or what it makes) whenever nothing was sent for `keep_alive_s`.
 
     The generator yields b"" when it was woken by `wake` and has nothing to say; `wake` must make it yield soon. If it raises,
     `describe` makes the last frames from the exception. It is closed in every case, which is where its owner cleans up.
@@ -41,7 +41,7 @@ class EventStream(Response):
         *,
         wake: Callable[[], None],
         describe: Callable[[Exception], bytes],
-        keep_alive: bytes,
+        keep_alive: bytes | Callable[[], bytes],
         keep_alive_s: float,
     ) -> None:
         super().__init__(headers=None)
@@ -85,7 +85,7 @@ class EventStream(Response):
             if not data:
                 if now - self._sent_at < self._keep_alive_s:
                     continue
-                data = self._keep_alive
+                data = self._keep_alive if isinstance(self._keep_alive, bytes) else self._keep_alive()
             self._sent_at = now
             await send({"type": "http.response.body", "body": data, "more_body": True})
         if self._gone:
