@@ -22,12 +22,14 @@ class Outlet:
         self._id = id
         self._events: list[Event] = []
         self._held: list[Event] | None = None
+        self._pieces: list[str] = []  # arguments that are not an event yet: one feed gives one event of them
         self._spaces: list[str] = []
         self._dropping = reasoning  # white space that comes now stands beside reasoning or a call
         self._index = -1
 
     def drain(self) -> list[Event]:
         """The events since the last time."""
+        self._gather()
         events, self._events = self._events, []
         return events
 
@@ -51,6 +53,7 @@ class Outlet:
             given = body
         if len(body) < len(text):
             self._spaces.append(text[len(body) :])
+        self._gather()
         if self.reasoning:
             self._events.append(Reasoning(given))
         else:
@@ -73,6 +76,7 @@ class Outlet:
 
     def commit(self) -> None:
         """What was held back is certain."""
+        self._gather()
         held, self._held = self._held, None
         if held:
             self._boundary()
@@ -81,6 +85,7 @@ class Outlet:
 
     def drop(self) -> None:
         """What was held back is no call."""
+        self._pieces = []
         if self._held is not None and any(isinstance(event, ToolStart) for event in self._held):
             self._index -= 1
         self._held = None
@@ -94,7 +99,12 @@ class Outlet:
     def arguments(self, text: str) -> None:
         """A piece of the call's arguments."""
         if text:
-            self._call(ToolArguments(self._index, text))
+            self._pieces.append(text)
+
+    def _gather(self) -> None:
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            (self._events if self._held is None else self._held).append(ToolArguments(self._index, "".join(pieces)))
 
     def end(self) -> None:
         """The call is complete."""
@@ -102,6 +112,7 @@ class Outlet:
         self.complete += 1
 
     def _call(self, event: Event) -> None:
+        self._gather()
         if self._held is not None:
             self._held.append(event)
             return

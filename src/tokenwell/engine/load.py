@@ -14,6 +14,7 @@ from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ModelFacts, Raw
 from tokenwell.engine.platform.base import Platform
 from tokenwell.engine.platform.choose import open_platform
+from tokenwell.engine.run.grammar import Grammars
 from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.worker import Worker
@@ -75,7 +76,7 @@ def load(spec: EngineSpec) -> Loaded:
     choices.append(Choice("linear maps of few rows", few_rows, reason or "they read weights at nearly memory bandwidth"))
     limits = _limits(spec, facts, platform, build.groups, build.page_bytes, choices)
     pool = KvPool(build.groups, build.page_bytes, limits.num_pages, dtype, platform.device)
-    worker = Worker(model, build.groups, pool, platform.device)
+    worker = Worker(model, build.groups, pool, platform.device, Grammars(checkpoint.folder, facts.vocabulary))
     ready = Ready(
         architecture=facts.architecture, device=platform.describe(), dtype=str(dtype).removeprefix("torch."),
         vocab_size=facts.vocabulary, max_model_len=limits.max_model_len, max_num_seqs=limits.max_num_seqs,

@@ -15,7 +15,7 @@ from tokenwell.api.responses.answer import Answer, response_of_item
 from tokenwell.api.responses.envelope import Envelope
 from tokenwell.api.responses.requests import CreateRequest
 from tokenwell.api.responses.sealed import seal, unseal
-from tokenwell.api.responses.tools import toolbox
+from tokenwell.api.responses.toolbox import toolbox
 from tokenwell.chat.defaults import Defaults
 from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolEnd, ToolStart
 from tokenwell.service.generation import Usage

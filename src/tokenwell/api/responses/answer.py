@@ -13,7 +13,7 @@ from tokenwell.api.errors import ApiError
 from tokenwell.api.responses.freeform import Unwrapping
 from tokenwell.api.responses.requests import Json
 from tokenwell.api.responses.sealed import seal
-from tokenwell.api.responses.tools import Toolbox
+from tokenwell.api.responses.toolbox import Toolbox
 from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolEnd, ToolStart
 
 # How an answer may end -> the response's status.

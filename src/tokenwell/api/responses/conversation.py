@@ -10,7 +10,7 @@ from tokenwell.api.responses.answer import response_of_item
 from tokenwell.api.responses.items import Reading, type_of
 from tokenwell.api.responses.requests import Conversing, Json
 from tokenwell.api.responses.store import ResponseStore
-from tokenwell.api.responses.tools import Toolbox, choice_of, toolbox
+from tokenwell.api.responses.toolbox import Toolbox, choice_of, toolbox
 from tokenwell.chat.conversation import Conversation, Message, OutputFormat
 
 _MAX_WARNINGS = 8  # a header is short, and agents repeat the same item many times

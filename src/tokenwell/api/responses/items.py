@@ -24,7 +24,7 @@ from tokenwell.api.responses.requests import (
     convert,
 )
 from tokenwell.api.responses.sealed import unseal
-from tokenwell.api.responses.tools import Toolbox
+from tokenwell.api.responses.toolbox import Toolbox
 from tokenwell.chat.conversation import Message, Role, ToolCall
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "developer", "user": "user", "assistant": "assistant"}

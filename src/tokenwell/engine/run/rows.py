@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tokenwell.engine.run.mask import Constraint
 from tokenwell.engine.run.penalties import Counts
 from tokenwell.engine.schedule.plan import AddRow, RunRow
 from tokenwell.wire.sampling import Sampling
@@ -47,6 +48,7 @@ class Row:
     sampling: Sampling
     tables: tuple[PageTable, ...]  # one a group
     counts: Counts | None = field(default=None)  # token counts, only for rows whose penalties need them
+    constraint: Constraint | None = field(default=None)  # only for rows with a grammar
 
     @classmethod
     def from_plan(cls, added: AddRow) -> Row:

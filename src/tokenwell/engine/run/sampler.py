@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from tokenwell.engine.run import penalties
+from tokenwell.engine.run.mask import Mask
 from tokenwell.engine.run.noise import uniform
 from tokenwell.engine.run.rows import Row
 from tokenwell.wire.messages import TokenLogprob
@@ -28,14 +29,23 @@ class Draw:
     logprob: TokenLogprob | None
 
 
-def sample(logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw]:
-    """A token for each of `rows` from its `logits` [rows, vocabulary] float32, which may be changed."""
+def sample(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None = None) -> list[Draw]:
+    """A token for each of `rows` from its `logits` [rows, vocabulary] float32, which may be changed.
+
+    `mask` comes last and wins: where penalties and biases leave nothing that it allows, they do not count.
+    """
     wanted = [index for index, row in enumerate(rows) if row.sampling.logprobs is not None]
     raw = logits[wanted].clone() if wanted else None  # before penalties and temperature
+    constrained = frozenset(mask.places) if mask is not None else frozenset()
+    plain: dict[int, torch.Tensor] = {}  # constrained rows before their penalties
     for index, row in enumerate(rows):
         generated = len(row.tokens) - row.prompt_tokens
         if penalties.changes_logits(row.sampling, generated):
+            if index in constrained:
+                plain[index] = logits[index].clone()
             penalties.adjust(logits[index], row.sampling, _counts(row, logits), generated)
+    if mask is not None:
+        _forbid(logits, mask, plain)
     tokens = _choose(logits, rows)
     logprobs: dict[int, TokenLogprob] = {}
     if raw is not None:
@@ -56,6 +66,18 @@ def describe(logits: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]) -
     values, ids = table.topk(most, dim=-1)
     best = [list(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(), strict=True)]
     return [TokenLogprob(logprob, row[:top]) for logprob, row, top in zip(chosen, best, tops, strict=True)]
+
+
+def _forbid(logits: torch.Tensor, mask: Mask, plain: dict[int, torch.Tensor]) -> None:
+    """Make the tokens that `mask` does not allow impossible, in place."""
+    forbidden = mask.forbidden(logits.shape[1], logits.device)
+    if len(mask.places) == len(logits):
+        logits.masked_fill_(forbidden, -torch.inf)
+    else:
+        logits[mask.places] = logits[mask.places].masked_fill_(forbidden, -torch.inf)
+    for place, row in enumerate(mask.places):
+        if row in plain and bool((logits[row] == -torch.inf).all()):
+            logits[row] = plain[row].masked_fill_(forbidden[place], -torch.inf)
 
 
 def _counts(row: Row, logits: torch.Tensor) -> penalties.Counts | None:

@@ -6,15 +6,18 @@ Every rank gets the same plans and keeps the same rows; all compute the same tok
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import torch
 
 from tokenwell.engine.models.registry import Model
 from tokenwell.engine.run import batch as batches
+from tokenwell.engine.run.grammar import Grammars
 from tokenwell.engine.run.kv import KvPool
+from tokenwell.engine.run.mask import Mask, Masks
 from tokenwell.engine.run.rows import Row
-from tokenwell.engine.run.sampler import describe, sample
-from tokenwell.engine.schedule.plan import RunRow, Sampled, StepPlan, StepResult
+from tokenwell.engine.run.sampler import Draw, describe, sample
+from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
 from tokenwell.wire.cache import KvGroup
 from tokenwell.wire.messages import TokenLogprob
 
@@ -25,8 +28,10 @@ _DESCRIBED_ROWS = 64
 class Worker:
     """Runs steps on one device."""
 
-    def __init__(self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device) -> None:
+    def __init__(self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars) -> None:
         self.model = model
+        self.grammars = grammars
+        self._masks = Masks(grammars)
         self.device = device
         self.pool = pool
         self._page_tokens = [group.page_tokens for group in groups]
@@ -46,13 +51,14 @@ class Worker:
             del self.rows[slot]
         self.pool.copy(plan.copies)
         for added in plan.add:
-            self.rows[added.row] = Row.from_plan(added)
+            self.rows[added.row] = self._row(added)
         if not plan.run:
             return StepResult(plan.step)
         runs = batches.order(plan.run)
         for run in runs:
             self.rows[run.row].extend(run)
         batch = batches.build([self._work(run) for run in runs], self._page_tokens, self._caches, self.device)
+        mask = self._masks.start([self.rows[run.row].constraint for run in runs if run.sample])
         hidden = self.model.forward(batch)
         kept = [(runs[row], span) for row, span in zip(batch.keep_rows, batch.keep_spans, strict=True)]
         prompt_logprobs = {
@@ -60,8 +66,15 @@ class Worker:
             for run, span in kept
             if self._wants_prompt(run)
         }
-        sampled = self._sample(hidden, [(run, span.offset + span.count - 1) for run, span in kept if run.sample])
+        sampled = self._sample(hidden, [(run, span.offset + span.count - 1) for run, span in kept if run.sample], mask)
         return StepResult(plan.step, tuple(sampled), prompt_logprobs)
+
+    def _row(self, added: AddRow) -> Row:
+        row = Row.from_plan(added)
+        if added.sampling.grammar is not None:
+            output = added.tokens[added.prompt_tokens :]
+            row.constraint = self._masks.constrain(added.sampling.grammar, added.sampling.stop_ids, output)
+        return row
 
     def _work(self, run: RunRow) -> batches.Work:
         keep = run.count if self._wants_prompt(run) else int(run.sample)
@@ -72,15 +85,16 @@ class Worker:
         row = self.rows[run.row]
         return row.sampling.prompt_logprobs is not None and run.start + 1 < row.prompt_tokens
 
-    def _sample(self, hidden: torch.Tensor, wanted: list[tuple[RunRow, int]]) -> Iterator[Sampled]:
+    def _sample(self, hidden: torch.Tensor, wanted: list[tuple[RunRow, int]], masking: Future[Mask] | None) -> Iterator[Sampled]:
         if not wanted:
             return
         indices = [index for _, index in wanted]
         chosen = hidden if indices == list(range(len(hidden))) else hidden[indices]
         rows = [self.rows[run.row] for run, _ in wanted]
-        for (run, _), row, draw in zip(wanted, rows, sample(self.model.logits(chosen), rows), strict=True):
-            row.tokens.append(draw.token)
-            yield Sampled(run.row, draw.token, draw.logprob)
+        logits = self.model.logits(chosen)
+        mask = None if masking is None else masking.result()
+        for (run, _), row, draw in zip(wanted, rows, sample(logits, rows, mask), strict=True):
+            yield _booked(run.row, row, draw)
 
     def _describe(self, run: RunRow, hidden: torch.Tensor) -> list[TokenLogprob]:
         """Log-probabilities of the prompt tokens that positions start .. start + count predict."""
@@ -93,3 +107,16 @@ class Worker:
             logits = self.model.logits(hidden[first : first + len(piece)])
             described += describe(logits, piece, [top] * len(piece))
         return described
+
+
+def _booked(slot: int, row: Row, draw: Draw) -> Sampled:
+    """Append the drawn token to its row, if the row's grammar still wants one, and say what that means."""
+    constraint = row.constraint
+    if constraint is None:
+        row.tokens.append(draw.token)
+        return Sampled(slot, draw.token, draw.logprob)
+    if constraint.over:
+        return Sampled(slot, None, None, constraint.ended, constraint.error)
+    row.tokens.append(draw.token)
+    constraint.take(draw.token)
+    return Sampled(slot, draw.token, draw.logprob, constraint.ended, constraint.error)

@@ -57,8 +57,10 @@ class Sampled:
     """The token that a row's last position produced."""
 
     row: int
-    token: int
+    token: int | None  # None: the row's grammar had ended or failed before
     logprob: TokenLogprob | None = None
+    ended: bool = False  # the row's grammar allows nothing behind this
+    error: str | None = None  # why the row cannot go on, in words for the client
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,8 @@ class Scheduler:
         if sampled.keys() != expected:
             raise ValueError(f"step {result.step}: rows {sorted(sampled)} were sampled instead of {sorted(expected)}")
         for seq, run in self._flight:
-            if run.sample and seq.sampling.logprobs is not None and sampled[run.row].logprob is None:
+            token = sampled[run.row] if run.sample else None
+            if token and token.token is not None and seq.sampling.logprobs is not None and token.logprob is None:
                 raise ValueError(f"step {result.step}, row {run.row}: the sampled token's logprob is missing")
             if seq.prompt_logprobs is not None:
                 got = len(result.prompt_logprobs.get(run.row, ()))
@@ -318,7 +319,8 @@ class Scheduler:
         logprobs: list[TokenLogprob] | None = None
         first = len(seq.tokens) == seq.prompt_tokens
         cached, kept = (seq.cached or 0, seq.kept) if first else (0, 0)  # told in the first output only
-        if sampled is not None:
+        error: RequestError | None = None
+        if sampled is not None and sampled.token is not None:
             tokens.append(sampled.token)
             seq.tokens.append(sampled.token)
             self._generated_tokens += 1
@@ -326,6 +328,10 @@ class Scheduler:
                 logprobs = [sampled.logprob]
             if sampled.token in seq.sampling.stop_ids and len(seq.tokens) - seq.prompt_tokens > seq.sampling.min_tokens:
                 finish, stop_id = "stop", sampled.token
+        if sampled is not None and sampled.error is not None:
+            finish, error = "error", RequestError("invalid_request", sampled.error)
+        elif sampled is not None and sampled.ended:
+            finish = "stop"
         if finish is None and len(seq.tokens) >= seq.limit:
             finish = "length"
         prompt_logprobs, seq.prompt_logprobs = seq.prompt_logprobs, None
@@ -333,7 +339,7 @@ class Scheduler:
             self._leave(seq)
             seq.status = Status.ENDED
             del self._sequences[seq.id]
-        return Output(seq.id, tokens, logprobs, prompt_logprobs, cached, finish, stop_id, kept_tokens=kept)
+        return Output(seq.id, tokens, logprobs, prompt_logprobs, cached, finish, stop_id, error, kept)
 
     # ------------------------------------------------------------ looking in
 
