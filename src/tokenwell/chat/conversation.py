@@ -8,6 +8,8 @@ import msgspec
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
+NO_MEDIA = "[image: not shown, this model reads text only]"  # what the model reads where a tool's result had an image
+
 
 class ToolCall(msgspec.Struct, frozen=True):
     """A call that the assistant made. `arguments` is the JSON text as the client sent it."""
@@ -48,6 +50,7 @@ class Conversation(msgspec.Struct, frozen=True):
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()  # as {"type": "function", "function": {name, description, parameters}}
+    tool_fields: tuple[str, ...] = ()  # where in the request each tool's schema is, for error messages
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
     output: OutputFormat | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenwell.chat import nonces
 from tokenwell.chat.canonical import canonical
-from tokenwell.chat.conversation import Conversation, OutputFormat, Prompt
+from tokenwell.chat.conversation import ChatError, Conversation, OutputFormat, Prompt
 from tokenwell.chat.defaults import Defaults
 from tokenwell.chat.detokenize import Detokenizer
 from tokenwell.chat.events import Event
@@ -77,7 +77,12 @@ class ChatModel:
         The template owns the special tokens: none are added to its text. Takes milliseconds, but up to ten seconds with a
         template that does not end, so an event loop should call it in a thread.
         """
-        conversation = self.canonical(conversation)
+        try:
+            return self._rendered(self.canonical(conversation))
+        except RecursionError as error:
+            raise ChatError("its JSON is nested too deeply.") from error
+
+    def _rendered(self, conversation: Conversation) -> Prompt:
         pieces = self._renderer.pieces(conversation)
         text = "".join(pieces)
         tokens = self.tokenizer.encode_pieces(pieces, add_special_tokens=self.template is None)

@@ -23,7 +23,7 @@ def request(**fields: Any) -> ChatRequest:
 
 
 def conversation(**fields: Any) -> Conversation:
-    return conversation_of(request(**fields))
+    return conversation_of(request(**fields))[0]
 
 
 def refused(**fields: Any) -> ApiError:

@@ -9,8 +9,7 @@ import msgspec
 
 from tokenwell.api.anthropic.requests import Block
 from tokenwell.api.errors import ApiError, bad_request
-
-NO_IMAGE = "[image: not shown, this model reads text only]"
+from tokenwell.chat.conversation import NO_MEDIA
 
 
 def text_of(content: str | Sequence[Block], path: str) -> str:
@@ -50,7 +49,7 @@ def result_text(block: Block, path: str, warnings: list[str]) -> str:
                 raise unreadable("image", place)
             warnings.append(f"{place}: images were left out, this model reads text only")
         text = "\n".join(
-            NO_IMAGE if part.type == "image" else _result_part(part, f"{place}[{index}]") for index, part in enumerate(parts)
+            NO_MEDIA if part.type == "image" else _result_part(part, f"{place}[{index}]") for index, part in enumerate(parts)
         )
     # Templates have no field for failure; without the word a model may take the message for a result.
     return f"Error: {text}" if block.is_error and not text.lower().startswith("error") else text

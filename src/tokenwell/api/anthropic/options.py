@@ -25,6 +25,7 @@ def conversation_of(request: MessagesRequest) -> tuple[Conversation, list[str]]:
     conversation = Conversation(
         messages=messages,
         tools=() if choice.mode == "none" else tools,
+        tool_fields=tuple(f"tools[{index}].input_schema" for index, tool in enumerate(request.tools or ()) if _offered(tool)),
         tool_choice=choice,
         parallel_tool_calls=not (request.tool_choice and request.tool_choice.disable_parallel_tool_use),
         output=_output(request),
@@ -35,13 +36,17 @@ def conversation_of(request: MessagesRequest) -> tuple[Conversation, list[str]]:
     return conversation, warnings
 
 
+def _offered(tool: Tool) -> bool:
+    return tool.type in (None, "custom")
+
+
 def _tools(tools: list[Tool] | tuple[()], warnings: list[str]) -> tuple[dict[str, Any], ...]:
     """Tools as templates expect them; Anthropic's own, whose schemas only its models know, are left out."""
     found: dict[str, dict[str, Any]] = {}
     for index, tool in enumerate(tools):
         path = f"tools[{index}]"
-        if tool.type not in (None, "custom"):
-            warnings.append(f"{path}: a tool of the type {tool.type[:60]} was left out, only custom tools can be offered")
+        if not _offered(tool):
+            warnings.append(f"{path}: a tool of the type {(tool.type or '')[:60]} was left out, only custom tools can be offered")
             continue
         if not tool.name:
             raise bad_request(f"`{path}.name` is missing.", f"{path}.name", "missing_field")

@@ -42,10 +42,12 @@ class ChatCompletions:
         check_together(wanted)
         if wanted.top_logprobs and not wanted.logprobs:
             raise bad_request("`top_logprobs` needs `logprobs` to be true.", "top_logprobs", "invalid_value")
+        conversation, warnings = conversation_of(wanted)
+        exchange_of(request).warn(warnings)
         begun = await begin(
             request,
             gateway,
-            conversation_of(wanted),
+            conversation,
             wanted,
             noun="messages",
             max_tokens=_max_tokens(wanted),

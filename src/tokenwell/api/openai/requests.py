@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from tokenwell.api.parts import Part
 from tokenwell.api.wishes import MAX_CHOICES, Count, Text, TokenId, Wishes
 
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
@@ -60,14 +61,6 @@ class JsonSchema(msgspec.Struct):
     strict: bool | None = None
 
 
-class ContentPart(msgspec.Struct):
-    """One part of a message's content. Parts that are not text are told apart by `type`."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
 class FunctionCall(msgspec.Struct):
     """Name and arguments of a call; some clients send the arguments as an object instead of its text."""
 
@@ -87,7 +80,7 @@ class ChatMessage(msgspec.Struct, kw_only=True):
     """A message of any role."""
 
     role: str
-    content: str | list[ContentPart] | None = None
+    content: str | list[Part] | None = None
     refusal: str | None = None
     name: str | None = None
     reasoning_content: str | None = None

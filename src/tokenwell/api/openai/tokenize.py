@@ -56,9 +56,11 @@ class Tokens:
             return model.encode(wanted.prompt, add_special_tokens=wanted.add_special_tokens is not False)
         continued = bool(wanted.continue_final_message)
         asked = wanted.add_generation_prompt
+        skipped: list[str] = []  # what is left out of the prompt has no tokens
         conversation = make_conversation(
             wanted.messages,
-            tools=tool_schemas(wanted.tools),
+            skipped,
+            tools=tool_schemas(wanted.tools, skipped),
             template_arguments=wanted.chat_template_kwargs,
             add_generation_prompt=asked if asked is not None else not continued,
             continue_final_message=continued,

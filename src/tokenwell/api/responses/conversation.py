@@ -49,6 +49,7 @@ async def understand(wanted: Conversing, store: ResponseStore) -> Understood:
     conversation = Conversation(
         messages=messages,
         tools=() if choice.mode == "none" else tuple(box.schemas),
+        tool_fields=tuple(box.fields),
         tool_choice=choice,
         parallel_tool_calls=wanted.parallel_tool_calls is not False,
         output=_output(wanted),

@@ -6,12 +6,12 @@ were when they were generated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from tokenwell.api.errors import ApiError, bad_request
+from tokenwell.api.errors import bad_request
+from tokenwell.api.parts import text_of
 from tokenwell.api.responses.freeform import wrap
 from tokenwell.api.responses.requests import (
     CallItem,
@@ -19,7 +19,6 @@ from tokenwell.api.responses.requests import (
     Json,
     MessageItem,
     OutputItem,
-    Part,
     ReasoningItem,
     convert,
 )
@@ -28,7 +27,6 @@ from tokenwell.api.responses.toolbox import Toolbox
 from tokenwell.chat.conversation import Message, Role, ToolCall
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "developer", "user": "user", "assistant": "assistant"}
-_TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 
 
 def type_of(item: Json, path: str) -> str:
@@ -106,7 +104,7 @@ class Reading:
         self._close()
         self._open.discard(output.call_id)
         self._answered.add(output.call_id)
-        text = text_of(output.output, f"{path}.output")
+        text = text_of(output.output, f"{path}.output", self._warnings)
         self.messages.append(Message(role="tool", content=text, tool_call_id=output.call_id))
 
     def _assistant(self) -> _Draft:
@@ -154,26 +152,6 @@ class _Draft:
             reasoning="".join(self._thoughts) if self._thoughts else None,
             tool_calls=tuple(self._calls),
         )
-
-
-def text_of(content: str | Sequence[Part] | None, path: str) -> str:
-    """Text parts joined by line breaks, as in the Chat dialect. Raises ApiError 400 for other media."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(_text(part, f"{path}[{index}]") for index, part in enumerate(content))
-
-
-def _text(part: Part, path: str) -> str:
-    text = part.refusal if part.type == "refusal" else part.text if part.type in _TEXT_PARTS else None
-    if text is not None:
-        return text
-    raise _no_text(part, path)
-
-
-def _no_text(part: Part, path: str) -> ApiError:
-    if part.type in _TEXT_PARTS or part.type == "refusal":
-        return bad_request(f"`{path}` has the type `{part.type}` but no text.", path, "missing_field")
-    return bad_request(f"This model takes text only; `{path}` has the type `{part.type[:40]}`.", path, "unsupported_content")
 
 
 def _thought(item: ReasoningItem, path: str) -> str | None:

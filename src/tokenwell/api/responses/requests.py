@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from tokenwell.api.body import invalid_field
+from tokenwell.api.parts import Part
 from tokenwell.api.wishes import Count, Text, Wishes
 
 T = TypeVar("T")
@@ -80,14 +81,6 @@ class CreateRequest(Conversing, kw_only=True):
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
-
-
-class Part(msgspec.Struct):
-    """A part of a message, of a thought or of a tool's output."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
 
 
 class MessageItem(msgspec.Struct):

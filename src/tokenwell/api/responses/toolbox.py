@@ -31,6 +31,7 @@ class Toolbox:
     """All tools of one request."""
 
     schemas: list[Json] = field(default_factory=list)  # as templates expect them
+    fields: list[str] = field(default_factory=list)  # where in the request their parameters are
     warnings: list[str] = field(default_factory=list)
     _known: dict[str, Known] = field(default_factory=dict)  # by the name that the model is offered
 
@@ -95,6 +96,7 @@ class Toolbox:
         if strict is not None:
             function["strict"] = strict
         self.schemas.append({"type": "function", "function": function})
+        self.fields.append(f"{path}.parameters")
 
 
 def toolbox(tools: list[Json] | None) -> Toolbox:

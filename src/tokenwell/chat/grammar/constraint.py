@@ -55,6 +55,7 @@ class Constrainer:
         continues = conversation.continue_final_message
         parts = (
             conversation.tools,
+            conversation.tool_fields,
             conversation.tool_choice,
             conversation.parallel_tool_calls,
             conversation.output,
@@ -151,14 +152,16 @@ def _callable_tools(bound: Bound, conversation: Conversation) -> dict[str, tuple
     seen: set[str] = set()
     for index, tool in enumerate(conversation.tools):
         function = tool.get("function") or {}
-        name, where = function.get("name") or "", f"tools[{index}]"
+        name = function.get("name") or ""
+        where = conversation.tool_fields[index] if conversation.tool_fields else f"tools[{index}].parameters"
+        named = f"{where.rpartition('.')[0]}.name"
         if name in seen:
-            raise ChatError(f"`{where}`: a second tool is named `{name[:100]}`; names must differ.", f"{where}.name")
+            raise ChatError(f"`{named}`: a second tool is named `{name[:100]}`; names must differ.", named)
         seen.add(name)
         if choice.mode == "none" or call is None or (choice.names and name not in choice.names):
             continue
-        _check_name(call, name, f"{where}.name")
-        result[name] = (f"{where}.parameters", _parameters(function.get("parameters")))
+        _check_name(call, name, named)
+        result[name] = (where, _parameters(function.get("parameters")))
     if unknown := [name for name in choice.names if name not in seen]:
         raise ChatError(f"`tool_choice` names `{unknown[0][:100]}`, which is none of the request's tools.", "tool_choice")
     return result
