@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -161,3 +162,39 @@ def test_odd_tool_definitions_do_not_matter(format: str) -> None:
         calls = answer(run(parser, [replay.text(output)], False)).calls
         assert [json.loads(call.arguments) for call in calls] == ([{"city": "Paris"}] if output else [])
         run(Parser(replay.model.format, [tool], True, "id"), [replay.text(output)], False)
+
+
+@pytest.mark.parametrize(
+    ("format", "unit", "reasoning"),
+    [
+        ("qwen_xml", "<tool_call><function=ping><parameter=a></think><think>", True),
+        ("hermes", '<tool_call>{"name":"ping","arguments":{"a":\'</think><think>', True),
+        ("hermes", "<tool_call>", False),
+        ("hermes", '<tool_call>{"name": ', True),
+        ("hermes", "<tool_call>[", False),
+        ("qwen_xml", "<function=ping>\n", False),
+        ("llama3", "[", False),
+        ("gemma4", "<|tool_call>call:ping{a:", False),
+    ],
+)
+def test_work_grows_no_faster_than_the_answer(format: str, unit: str, reasoning: bool) -> None:
+    """Four times as much of what looks like calls takes four times as many steps, counted as calls of Python functions."""
+    bound = replayer(format, "visible" if format in ALSO_VISIBLE else "special").model.format
+
+    def steps(times: int) -> int:
+        text, count = bound.spelled(unit) * times, 0
+
+        def called(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        parser = Parser(bound, STANDARD_TOOLS, reasoning, "id")
+        before = sys.getprofile()
+        sys.setprofile(called)
+        try:
+            run(parser, [text[start : start + 40] for start in range(0, len(text), 40)], False)
+        finally:
+            sys.setprofile(before)
+        return count
+
+    assert steps(400) < 6 * steps(100)

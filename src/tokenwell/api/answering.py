@@ -67,7 +67,9 @@ async def begin(
     if conversation.tools and not gateway.model.reads_tools:
         raise _cannot_use_tools()
     # In a thread: templates are programs of strangers, and long texts and big schemas take their time.
-    prompt = await while_connected(request.receive, asyncio.to_thread(gateway.model.render, conversation))
+    limits = [limit for limit in (max_tokens, gateway.window_tokens) if limit is not None]
+    rendering = asyncio.to_thread(gateway.model.render, conversation, min(limits, default=None))
+    prompt = await while_connected(request.receive, rendering)
     if not prompt.tokens:
         raise bad_request("The conversation renders to an empty prompt.", noun, "invalid_value")
     sampling = sampling_of(

@@ -15,6 +15,8 @@ from tokenwell.chat.formats.reading import NAME, Lead, Step
 from tokenwell.chat.outlet import Outlet
 
 _FENCES = ("```json", "```")
+# So often may a call that never closes run over the end of a thought and be read again: what is read twice stays bounded.
+_OVERRUNS = 4
 _KNOWN_KEYS = {"name", "function", "tool", "tool_name", "arguments", "parameters", "args", "input", "type", "id", "call_id"}
 _NAME_KEYS = {"name", "function", "tool", "tool_name"}
 _ARGUMENT_KEYS = {"arguments", "parameters", "args", "input"}
@@ -34,10 +36,13 @@ class Calls:
         self._name = ""
         self._started = False
         self._fenced = False  # a code fence was opened around the call
+        self._overruns = 0
 
     def read(self) -> Steps[bool]:
         """Read what a trigger opens. False when it is no call: then its first mark was given as text, or all that was read."""
         self._begin()
+        if self._thought and self._overruns >= _OVERRUNS:
+            return self._refuse()
         if (lead := (yield from self._lead())) is not None:
             matched, name, end = lead
             self._source.take(end)
@@ -128,6 +133,7 @@ class Calls:
         if close and (place := raw.find(close)) >= 0:
             # The thought ended while the call was open: only the thought's part is thought.
             source.give_back(raw[place:])
+            self._overruns += 1
             raw = raw[:place]
         self._outlet.text(self._bound.shown(raw))
         return False
@@ -222,7 +228,7 @@ class Calls:
         """Arguments in JSON; a string that holds them is unwrapped."""
         source = self._source
         char = yield from source.skip()
-        if char and char in "{[":
+        if char == "{":
             return (yield from self._value("json"))
         parts: list[str] = []
         if not (yield from Value(source, parts.append, self._reading.notations["json"]).read()):
@@ -231,17 +237,18 @@ class Calls:
         return True
 
     def _unwrapped(self, written: str) -> str:
-        """Arguments that are not brackets as JSON: a string that holds an object, or nothing at all."""
-        value = json.loads(written) if written[:1] == '"' else None
-        if not isinstance(value, str):
-            return "{}" if written in ("null", "") else written
-        text = value.strip()
-        if text[:1] not in ("{", "["):
-            return "{}" if text in ("", "null") else written
+        """Arguments as the object that clients expect: the one that a string holds, or what there is under the name `input`."""
+        if written[:1] == "{":
+            return written
+        text = json.loads(written).strip() if written[:1] == '"' else written
+        if text in ("", "null"):
+            return "{}"
+        if written[:1] != '"' or text[:1] not in ("{", "["):
+            return f'{{"input": {written}}}'
         parts: list[str] = []
         for _ in Value(Source(text, ended=True), parts.append, self._reading.notations["json"]).read():
             pass
-        return "".join(parts)
+        return self._unwrapped("".join(parts))
 
     def _settled(self, call: Call) -> Steps[bool]:
         """Whether the call is closed: with marks that end it, arguments alone are not enough when the answer was cut off."""

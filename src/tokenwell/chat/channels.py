@@ -101,8 +101,9 @@ class Messages:
         if self._outlet.reasoning:
             self._outlet.think(False)
         prefix = self._channels.recipient
-        if recipient.startswith(prefix) or recipient in self._calls.names:
-            name = recipient.removeprefix(prefix) if recipient not in self._calls.names else recipient
+        known = recipient in self._calls.names
+        name = recipient if known else recipient.removeprefix(prefix)
+        if known or (name and name != recipient):
             yield from self._calls.read_body(name, self._ends)
         else:
             yield from self._body(shown=False)

@@ -53,7 +53,10 @@ class ChatModel:
         chosen = choose(self._checkpoint(), chat_format)
         self.format = chosen.bound
         self._renderer.breaker = Breaker(self._special_texts(), self._thinking_marks())
-        vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.special_ids, frozenset(defaults.stop_ids))
+        visible = {text: id for text, id in tokenizer.added.items() if id not in tokenizer.special_ids}
+        stops = frozenset(defaults.stop_ids)
+        thinks = self._knows_thinking()
+        vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.special_ids, stops, visible, thinks)
         self._constrainer = Constrainer(self.format, vocabulary)
         # False: the template never shows a request's tools, or the calls that it teaches cannot be read.
         self.reads_tools = self._renderer.abilities.reads_tools and chosen.calls
@@ -71,23 +74,25 @@ class ChatModel:
         tokenizer = Tokenizer.load(folder)
         return cls(tokenizer, Template.load(folder, chat_template), Defaults.load(folder, tokenizer), chat_format, keep_nonces)
 
-    def render(self, conversation: Conversation) -> Prompt:
-        """The prompt. Raises ChatError, whose message is for the client, when the conversation cannot be rendered.
+    def render(self, conversation: Conversation, max_tokens: int | None = None) -> Prompt:
+        """The prompt of an answer of at most `max_tokens`.
+
+        Raises ChatError, whose message is for the client, when the conversation cannot be rendered.
 
         The template owns the special tokens: none are added to its text. Takes milliseconds, but up to ten seconds with a
         template that does not end, so an event loop should call it in a thread.
         """
         try:
-            return self._rendered(self.canonical(conversation))
+            return self._rendered(self.canonical(conversation), max_tokens)
         except RecursionError as error:
             raise ChatError("its JSON is nested too deeply.") from error
 
-    def _rendered(self, conversation: Conversation) -> Prompt:
+    def _rendered(self, conversation: Conversation, max_tokens: int | None) -> Prompt:
         pieces = self._renderer.pieces(conversation)
         text = "".join(pieces)
         tokens = self.tokenizer.encode_pieces(pieces, add_special_tokens=self.template is None)
         reasoning = self._starts_in_reasoning(text, conversation.continue_final_message)
-        constraint = self._constrainer.constrain(conversation, reasoning)
+        constraint = self._constrainer.constrain(conversation, reasoning, max_tokens)
         return Prompt(
             text=text,
             tokens=tokens,
@@ -113,6 +118,13 @@ class ChatModel:
     def _thinking_marks(self) -> tuple[str, ...]:
         thinking = self.format.format.thinking
         return () if thinking is None else (thinking.open, thinking.close)
+
+    def _knows_thinking(self) -> bool:
+        """Whether the checkpoint has its format's marks of thinking as tokens or in its template."""
+        thinking = self.format.format.thinking
+        if thinking is None:
+            return self.format.format.channels is not None
+        return thinking.open in self.tokenizer.added or (self.template is not None and self.template.mentions(thinking.close))
 
     def _starts_in_reasoning(self, text: str, continues: bool) -> bool:
         """Whether the prompt's end leaves a thought open: the rendered text says so, no flag of the request."""

@@ -57,7 +57,9 @@ class Speaker:
         marks = FORMATS[name].marks
         words = _Bytes(marks, ()) if marks_are_tokens else _Bytes((), marks)
         bound = bind(FORMATS[name], words.special, call)
-        vocabulary = Vocabulary(len(words.tokens), frozenset(words.special_token_ids), frozenset({0}))
+        visible = {mark: words.tokens.index(mark.encode()) for mark in marks}
+        special = frozenset(words.special_token_ids)
+        vocabulary = Vocabulary(len(words.tokens), special, frozenset({0}), {} if marks_are_tokens else visible)
         return cls(bound, vocabulary, words, LLTokenizer(TokenizerWrapper(words), eos_token=0))
 
     def constrain(self, tools: Sequence[dict[str, Any]], mode: Any = "required", **more: Any) -> Constraint:
@@ -69,10 +71,11 @@ class Speaker:
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text in which special tokens are written out."""
-        marks = sorted(self.words.special, key=len, reverse=True)
+        known = {**self.words.special, **self.vocabulary.visible}
+        marks = sorted(known, key=len, reverse=True)
         result: list[int] = []
         for part in re.split("(" + "|".join(map(re.escape, marks)) + ")", text):
-            result += [self.words.special[part]] if part in self.words.special else self.words(part)
+            result += [known[part]] if part in known else self.words(part)
         return result
 
     def accepts(self, grammar: str | None, text: str) -> bool:

@@ -244,11 +244,13 @@ class Answer:
         return [*told, self._tell(_TERMINAL[self.status], response=self.response())]
 
     def fail(self, error: ApiError) -> list[Json]:
-        """The last events of a response that was lost."""
-        told = self._end_items("incomplete")
+        """The last event of a response that was lost. What is still open is not told as done: who asks again must not keep it."""
+        for item in (self._text, *self._calls.values()):
+            if item is not None:
+                item.item |= {**item.snapshot(), "status": "incomplete"}
         self.status = "failed"
         self.error = {"code": _ERROR_CODES.get(error.status, "server_error"), "message": error.message}
-        return [*told, self._tell("response.failed", response=self.response())]
+        return [self._tell("response.failed", response=self.response())]
 
     # ------------------------------------------------------------------ items
 
@@ -319,8 +321,8 @@ class Answer:
     def _end_item(self, item: _Item, status: str) -> list[Json]:
         told = item.close(whole=status == "completed")
         item.item["status"] = status
-        # Half a freeform text looks like a whole one, and clients act on `done` whatever its status says.
-        if isinstance(item, _FreeformCall) and status != "completed":
+        # Clients act on `done` whatever its status says: Codex runs half a call, and half a freeform text looks like a whole one.
+        if isinstance(item, _Call | _FreeformCall) and status != "completed":
             return told
         return [*told, self._tell("response.output_item.done", output_index=item.index, item=dict(item.item))]
 

@@ -7,7 +7,7 @@ the text: the engine allows them wherever the grammar may end. Knows no schemas:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenwell.chat.formats.bound import Bound
 from tokenwell.chat.formats.format import Call
@@ -17,11 +17,16 @@ from tokenwell.chat.grammar.text import FREE
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a grammar must know of a tokenizer: how many ids there are, which are special, which end the answer."""
+    """What a grammar must know of a tokenizer: how many ids there are, which are special, which end the answer.
+
+    `visible`: tokens that are marks of some format without being special.
+    """
 
     size: int
     special: frozenset[int]
     stops: frozenset[int]
+    visible: Mapping[str, int] = field(default_factory=dict)
+    thinks: bool = True  # the model knows the format's way of thinking
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Wanted:
     must_call: bool
     parallel: bool
     reasoning: bool  # the prompt ends inside thinking
+    thinking_tokens: int  # what thinking may take of an answer that is held to something
 
 
 class Answer:
@@ -64,11 +70,20 @@ class Answer:
     def _thought(self, wanted: Wanted) -> str:
         """The thinking before what is wanted."""
         thinking = self.bound.format.thinking
-        if thinking is None:
+        if thinking is None or not (self.vocabulary.thinks or wanted.reasoning):
             return ""
+        close = self.bound.spelled(thinking.close)
+        id = self.ids.get(close, self.vocabulary.visible.get(thinking.close))
         after = f"({literal(thinking.after)})?" if thinking.after else ""
-        rest = f"{self._closed(self._triggers())} {after}"
+        if id is None:  # without a token that ends a thought it cannot be bounded, so none is begun
+            return f"{self._closed(self._triggers())} {after}" if wanted.reasoning else ""
+        rest = f"{self.bounded([close, *self._triggers()], wanted.thinking_tokens)} {tokens([id])} {after}"
         return rest if wanted.reasoning else f"({self.spelled(thinking.open)} {rest})?"
+
+    def bounded(self, without: Iterable[str], most: int) -> str:
+        """Text of at most so many tokens, without special tokens and without the texts among these; it may be empty."""
+        text = self._text([each for each in without if each not in self.ids])
+        return self.rules.rule("thought", text, f"[max_tokens={most}]") + "?"
 
     def _calls(self, wanted: Wanted) -> str:
         """All calls of an answer and what stands around them."""

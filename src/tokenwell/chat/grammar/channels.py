@@ -22,7 +22,7 @@ def channels_start(answer: Answer, channels: Channels, wanted: Wanted, continues
         options = [call] if call else []
         if wanted.content is not None and not wanted.must_call:
             options.append(wanted.content if continues else f"{_header(answer, channels, content[-1:])} {wanted.content}")
-        thought = f"({_header(answer, channels, reasoning)} {closed})?"
+        thought = f"({_header(answer, channels, reasoning)} {_thought(answer, channels, wanted, closed)})?"
         body = f"{thought} {alternatives(options)}"
         if continues:
             return (
@@ -35,6 +35,14 @@ def channels_start(answer: Answer, channels: Channels, wanted: Wanted, continues
     last = alternatives([f"{header} {free}", *([call] if call else []), ""])
     body = f"({header} {closed})* {last}"
     return f"{free} | {closed} {answer.rules.rule('rest', body)}" if continues else body
+
+
+def _thought(answer: Answer, channels: Channels, wanted: Wanted, closed: str) -> str:
+    """A thought and the beginning of the next message; bounded where a token ends it."""
+    if answer.bound.spelled(channels.ends[0]) not in answer.ids:
+        return closed
+    text = answer.bounded((), wanted.thinking_tokens)
+    return f"{text} {answer.spelled(channels.ends[0] + channels.start)} {literal(_ROLE)}"
 
 
 def _header(answer: Answer, channels: Channels, names: list[str]) -> str:

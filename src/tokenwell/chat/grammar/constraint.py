@@ -25,6 +25,7 @@ from tokenwell.chat.grammar.xml import XmlArguments
 
 MAX_BYTES = 4 * 2**20  # of a grammar
 _KEPT = 64  # constraints remembered by one model
+_LONGEST_THOUGHT = 2**15  # tokens, before an answer that is held to something
 _WRITTEN_RAW = frozenset(" \t\r\n<>{}[]()\"'|:,;=\\/`")  # characters that end a name where no JSON encloses it
 
 
@@ -48,11 +49,15 @@ class Constrainer:
         self._known: OrderedDict[bytes, Constraint] = OrderedDict()
         self._lock = threading.Lock()
 
-    def constrain(self, conversation: Conversation, reasoning: bool = False) -> Constraint:
-        """The constraint of this conversation's answer; `reasoning`: its prompt ends inside thinking. Raises ChatError."""
+    def constrain(self, conversation: Conversation, reasoning: bool = False, max_tokens: int | None = None) -> Constraint:
+        """The constraint of this conversation's answer; `reasoning`: its prompt ends inside thinking. Raises ChatError.
+
+        `max_tokens`: the length that the answer may have, so that thinking leaves room for what was asked for.
+        """
         if not conversation.tools and conversation.output is None:
             return FREE
         continues = conversation.continue_final_message
+        thinking_tokens = thinking_share(max_tokens)
         parts = (
             conversation.tools,
             conversation.tool_fields,
@@ -61,9 +66,11 @@ class Constrainer:
             conversation.output,
             reasoning,
             continues,
+            thinking_tokens,
         )
         return self._remembered(
-            msgspec.msgpack.encode(parts), lambda: constrain(self._bound, self._vocabulary, conversation, reasoning)
+            msgspec.msgpack.encode(parts),
+            lambda: constrain(self._bound, self._vocabulary, conversation, reasoning, thinking_tokens),
         )
 
     def constrain_text(self, output: OutputFormat | None) -> Constraint:
@@ -86,7 +93,19 @@ class Constrainer:
         return made
 
 
-def constrain(bound: Bound, vocabulary: Vocabulary, conversation: Conversation, reasoning: bool = False) -> Constraint:
+def thinking_share(max_tokens: int | None) -> int:
+    """Half of the answer, as a power of two: clients send another limit with every turn, and each would be a new grammar."""
+    half = max(_LONGEST_THOUGHT if max_tokens is None else min(max_tokens // 2, _LONGEST_THOUGHT), 1)
+    return 1 << (half.bit_length() - 1)
+
+
+def constrain(
+    bound: Bound,
+    vocabulary: Vocabulary,
+    conversation: Conversation,
+    reasoning: bool = False,
+    thinking_tokens: int = 4096,
+) -> Constraint:
     """The constraint of a conversation's answer. Raises ChatError naming the request's field that cannot be honoured."""
     rules = Rules()
     answer = Answer(rules, bound, vocabulary)
@@ -111,7 +130,7 @@ def constrain(bound: Bound, vocabulary: Vocabulary, conversation: Conversation, 
     if unsaid and conversation.output is not None:
         checks.append(Check(None, json.dumps(_object_schema(conversation.output)), conversation.output.param))
     content = rules.rule("content", text) if text is not None else None
-    wanted = Wanted(arguments, content, choice.mode == "required", conversation.parallel_tool_calls, reasoning)
+    wanted = Wanted(arguments, content, choice.mode == "required", conversation.parallel_tool_calls, reasoning, thinking_tokens)
     if bound.format.channels is not None:
         start = channels_start(answer, bound.format.channels, wanted, conversation.continue_final_message)
     else:

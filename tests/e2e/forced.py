@@ -1,0 +1,86 @@
+"""A model without sense that is forced through grammars: random weights behind the real engine, any chat format, many schemas.
+
+Used by the test (some schemas) and by the benchmark (all).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from openai import OpenAI
+from safetensors.numpy import save
+from tests.chat.grammar.walks import random_schema
+from tests.e2e.service import serve
+
+from tokenwell.bundled import scripted
+from tokenwell.bundled.model import config_json, tensors
+
+CONTEXT_TOKENS = 8192
+# Sampled evenly, a text of such a model hardly ever ends: what closes texts, lists and objects is made likelier.
+_CLOSING = ('"', '<|"|>', "}", "]", "\n", '"}', "</", '",')
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A tiny random checkpoint whose tokenizer has the marks of every format as special tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = scripted.files()
+    tokenizer = json.loads(files["tokenizer.json"])
+    ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
+    size = max(ids.values()) + 1
+    end = ids[scripted.TURN_END]
+    files["config.json"] = json.dumps(config_json(size, CONTEXT_TOKENS, [end, end])).encode()
+    files["generation_config.json"] = json.dumps({"eos_token_id": [end]}).encode()
+    files["model.safetensors"] = save(tensors(size, []), metadata={"format": "pt"})
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def closing_bias(folder: Path) -> dict[str, int]:
+    """A logit bias for the tokens that close something."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
+    spelled = [text.replace("\n", "Ċ") for text in _CLOSING]
+    return {str(ids[text]): 6 for text in spelled if text in ids}
+
+
+def forced_calls(folder: Path, log: Path, format: str, seeds: range) -> list[str]:
+    """One forced call for the schema of each seed; what was wrong with each that is not valid."""
+    bias = closing_bias(folder)
+    with (
+        serve(folder, log, f"--chat-format={format}", "--device=cpu", "--dtype=float32") as service,
+        OpenAI(base_url=service.url + "/v1", api_key="any", max_retries=0, timeout=300) as client,
+        ThreadPoolExecutor(32) as pool,
+    ):
+        return [wrong for wrong in pool.map(lambda seed: _wrong(client, bias, seed), seeds) if wrong]
+
+
+def _wrong(client: OpenAI, bias: dict[str, int], seed: int) -> str | None:
+    schema = random_schema(random.Random(seed))
+    tool: Any = {"type": "function", "function": {"name": "probe", "parameters": schema}}
+    answer = client.chat.completions.create(
+        model="",
+        messages=[{"role": "user", "content": "Call it."}],
+        tools=[tool],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        seed=seed,
+        temperature=1,
+        logit_bias=bias,
+        max_tokens=1000,
+    ).choices[0]
+    calls = answer.message.tool_calls or []
+    where = f"schema {seed} {json.dumps(schema)}: finish {answer.finish_reason}"
+    if answer.finish_reason != "tool_calls" or len(calls) != 1 or calls[0].type != "function":
+        return f"{where}, message {answer.message!r}"[:2000]
+    try:
+        assert calls[0].function.name == "probe"
+        jsonschema.validate(json.loads(calls[0].function.arguments), schema)
+    except (AssertionError, ValueError, jsonschema.ValidationError) as error:
+        return f"{where}, arguments {calls[0].function.arguments}: {error}"[:2000]
+    return None
