@@ -22,7 +22,8 @@ from tokenwell.bundled.model import config_json, tensors
 
 CONTEXT_TOKENS = 8192
 # Sampled evenly, a text of such a model hardly ever ends: what closes texts, lists and objects is made likelier.
-_CLOSING = ('"', '<|"|>', "}", "]", "\n", '"}', "</", '",')
+_CLOSING = ('"', '<|"|>', "}", "]", "\n", '"}', "</", '",', "\n</parameter>")
+_WORD = "\n</parameter>"  # raw text ends with this; chance would not spell it letter by letter
 
 
 def write_checkpoint(folder: Path) -> Path:
@@ -30,6 +31,9 @@ def write_checkpoint(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     files = scripted.files()
     tokenizer = json.loads(files["tokenizer.json"])
+    word = tokenizer["added_tokens"][-1] | {"content": _WORD, "special": False}
+    tokenizer["added_tokens"].append(word | {"id": max(token["id"] for token in tokenizer["added_tokens"]) + 1})
+    files["tokenizer.json"] = json.dumps(tokenizer).encode()
     ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
     size = max(ids.values()) + 1
     end = ids[scripted.TURN_END]
@@ -45,7 +49,7 @@ def closing_bias(folder: Path) -> dict[str, int]:
     """A logit bias for the tokens that close something."""
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
-    spelled = [text.replace("\n", "Ċ") for text in _CLOSING]
+    spelled = [text if text == _WORD else text.replace("\n", "Ċ") for text in _CLOSING]
     return {str(ids[text]): 6 for text in spelled if text in ids}
 
 

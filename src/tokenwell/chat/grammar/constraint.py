@@ -16,6 +16,7 @@ from tokenwell.chat.formats.format import Call
 from tokenwell.chat.formats.gemma4 import STRING
 from tokenwell.chat.grammar.answer import Answer, Vocabulary, Wanted
 from tokenwell.chat.grammar.channels import channels_start
+from tokenwell.chat.grammar.closed import closed
 from tokenwell.chat.grammar.gemma import GemmaArguments
 from tokenwell.chat.grammar.lark import RELAXED, SPELLED, Rules, complaint, escaped, inline_json, regex
 from tokenwell.chat.grammar.patterns import matched
@@ -206,7 +207,7 @@ def _parameters(parameters: Any) -> Any:
 
 def _arguments(rules: Rules, bound: Bound, call: Call, schema: Any, where: str) -> tuple[str, tuple[str, ...]]:
     """The rule of a tool's arguments, and the places of what it does not say."""
-    found = read(schema, where)
+    found = read(closed(schema), where)
     if not isinstance(found.schema, dict) or found.schema.get("type") != "object":
         raise ChatError(f"`{where}.type` must be `object`: arguments are named.", f"{where}.type")
     if call.arguments == "gemma":
@@ -231,7 +232,7 @@ def _output(output: OutputFormat | None) -> tuple[str | None, list[str], str | N
     if output is None:
         return None, [], None
     if output.kind in ("json_object", "json_schema"):
-        fitted = fit(read(_object_schema(output), output.param), output.param)
+        fitted = fit(read(closed(_object_schema(output)), output.param), output.param)
         return inline_json(fitted.schema, RELAXED), list(fitted.left_out), None
     if output.kind == "choice":
         # As one terminal: the matcher would follow thousands of rules side by side.
