@@ -9,13 +9,11 @@ import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jsonschema
-from openai import OpenAI
 from safetensors.numpy import save
 from tests.chat.grammar.walks import random_schema
-from tests.e2e.service import serve
+from tests.e2e.service import Service, serve
 
 from tokenwell.bundled import scripted
 from tokenwell.bundled.model import config_json, tensors
@@ -53,38 +51,37 @@ def closing_bias(folder: Path) -> dict[str, int]:
     return {str(ids[text]): 6 for text in spelled if text in ids}
 
 
-def forced_calls(folder: Path, log: Path, format: str, seeds: range) -> list[str]:
+def forced_calls(folder: Path, log: Path, format: str, seeds: range, device: str = "cpu") -> list[str]:
     """One forced call for the schema of each seed; what was wrong with each that is not valid."""
     bias = closing_bias(folder)
     with (
-        serve(folder, log, f"--chat-format={format}", "--device=cpu", "--dtype=float32") as service,
-        OpenAI(base_url=service.url + "/v1", api_key="any", max_retries=0, timeout=300) as client,
+        serve(folder, log, f"--chat-format={format}", f"--device={device}", "--dtype=float32") as service,
         ThreadPoolExecutor(32) as pool,
     ):
-        return [wrong for wrong in pool.map(lambda seed: _wrong(client, bias, seed), seeds) if wrong]
+        return [wrong for wrong in pool.map(lambda seed: _wrong(service, bias, seed), seeds) if wrong]
 
 
-def _wrong(client: OpenAI, bias: dict[str, int], seed: int) -> str | None:
+def _wrong(service: Service, bias: dict[str, int], seed: int) -> str | None:
     schema = random_schema(random.Random(seed))
-    tool: Any = {"type": "function", "function": {"name": "probe", "parameters": schema}}
-    answer = client.chat.completions.create(
-        model="",
-        messages=[{"role": "user", "content": "Call it."}],
-        tools=[tool],
-        tool_choice="required",
-        parallel_tool_calls=False,
-        seed=seed,
-        temperature=1,
-        logit_bias=bias,
-        max_tokens=1000,
-    ).choices[0]
-    calls = answer.message.tool_calls or []
-    where = f"schema {seed} {json.dumps(schema)}: finish {answer.finish_reason}"
-    if answer.finish_reason != "tool_calls" or len(calls) != 1 or calls[0].type != "function":
-        return f"{where}, message {answer.message!r}"[:2000]
+    request = {
+        "messages": [{"role": "user", "content": "Call it."}],
+        "tools": [{"type": "function", "function": {"name": "probe", "parameters": schema}}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "seed": seed,
+        "temperature": 1,
+        "logit_bias": bias,
+        "max_tokens": 1000,
+    }
+    status, answer = service.post("/v1/chat/completions", request, timeout=300)
+    where = f"schema {seed} {json.dumps(schema)}: {status} {json.dumps(answer)}"
     try:
-        assert calls[0].function.name == "probe"
-        jsonschema.validate(json.loads(calls[0].function.arguments), schema)
+        assert status == 200
+        [choice] = answer["choices"]
+        assert choice["finish_reason"] == "tool_calls"
+        [call] = choice["message"]["tool_calls"]
+        assert call["function"]["name"] == "probe"
+        jsonschema.validate(json.loads(call["function"]["arguments"]), schema)
     except (AssertionError, ValueError, jsonschema.ValidationError) as error:
-        return f"{where}, arguments {calls[0].function.arguments}: {error}"[:2000]
+        return f"{where[:2000]}: {error}"
     return None
