@@ -17,6 +17,7 @@ from tests.e2e.service import Service, serve
 
 from tokenwell.bundled import scripted
 from tokenwell.bundled.model import config_json, tensors
+from tokenwell.chat.formats import FORMATS
 
 CONTEXT_TOKENS = 8192
 # Sampled evenly, a text of such a model hardly ever ends: what closes texts, lists and objects is made likelier.
@@ -24,13 +25,18 @@ _CLOSING = ('"', '<|"|>', "}", "]", "\n", '"}', "</", '",', "\n</parameter>")
 _WORD = "\n</parameter>"  # raw text ends with this; chance would not spell it letter by letter
 
 
-def write_checkpoint(folder: Path) -> Path:
-    """A tiny random checkpoint whose tokenizer has the marks of every format as special tokens."""
+_VISIBLE = frozenset(mark for name in ("hermes", "qwen_xml", "deepseek", "mistral") for mark in FORMATS[name].marks)
+
+
+def write_checkpoint(folder: Path, special: bool = True) -> Path:
+    """A tiny random checkpoint whose tokenizer has the marks of every format as special tokens, or as added ones that are not."""
     folder.mkdir(parents=True, exist_ok=True)
     files = scripted.files()
     tokenizer = json.loads(files["tokenizer.json"])
     word = tokenizer["added_tokens"][-1] | {"content": _WORD, "special": False}
     tokenizer["added_tokens"].append(word | {"id": max(token["id"] for token in tokenizer["added_tokens"]) + 1})
+    for token in tokenizer["added_tokens"]:
+        token["special"] &= special or token["content"] not in _VISIBLE
     files["tokenizer.json"] = json.dumps(tokenizer).encode()
     ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
     size = max(ids.values()) + 1

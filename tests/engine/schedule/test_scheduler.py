@@ -102,6 +102,29 @@ def _answer(scheduler: Scheduler, tokens: list[int]) -> tuple[list[int], str | N
 
 
 @pytest.mark.parametrize(
+    ("sampled", "told"),
+    [
+        (Sampled(0, 5, ended=True), ([5], "stop", None)),
+        (Sampled(0, 8, ended=True), ([8], "stop", 8)),
+        (Sampled(0, None, ended=True), ([], "stop", None)),
+        (Sampled(0, None, error="too complex"), ([], "error", None)),
+        (Sampled(0, 5, error="too complex"), ([5], "error", None)),
+    ],
+)
+def test_a_grammar_ends_or_fails_its_row_alone(sampled: Sampled, told: tuple[list[int], str, int | None]) -> None:
+    scheduler = Loop(FULL).scheduler
+    scheduler.add(Generate("held", [1, 2], Sampling(max_tokens=1, stop_ids=(8,))))
+    scheduler.add(Generate("free", [3, 4], Sampling(max_tokens=9, stop_ids=(8,))))
+    plan = scheduler.schedule()
+    assert plan is not None
+    held, free = scheduler.apply(StepResult(plan.step, (sampled, Sampled(1, 5))))
+    assert (held.tokens, held.finish, held.stop_id) == told
+    assert (held.error.message if held.error else None) == sampled.error
+    assert (free.tokens, free.finish) == ([5], None)
+    scheduler.check()
+
+
+@pytest.mark.parametrize(
     ("sampling", "told"),
     [
         (Sampling(max_tokens=9, stop_ids=(7, 8)), ([5, 6, 8], "stop", 8)),

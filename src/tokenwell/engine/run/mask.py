@@ -1,4 +1,4 @@
-"""Which tokens a row's grammar allows next, found out while the model computes the logits that they are for.
+"""Which tokens a row's grammar allows next, found out while the device computes the logits that they are for.
 
 A mask has one bit a token, set for allowed ones. Owns matchers and masks; knows neither plans nor how tokens are chosen.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,19 +53,21 @@ class Mask:
     places: list[int]  # the constrained rows' places among the rows that are sampled
     bits: np.ndarray  # [places, ceil(vocabulary / 8)] uint8, least significant bit first
 
-    def forbidden(self, vocabulary: int, device: torch.device) -> torch.Tensor:
-        """[places, vocabulary] bool"""
+    def barrier(self, vocabulary: int, device: torch.device) -> torch.Tensor:
+        """[places, vocabulary] float32, to be added to logits: 0 for allowed tokens, -inf for the others."""
         octets = torch.from_numpy(self.bits).to(device)
-        # Eight flags at once, as one number: a table is faster than shifting on every device.
-        flags = _table(device)[octets.flatten().int()].view(torch.bool)
-        return flags.view(len(self.places), -1)[:, :vocabulary]
+        # Eight tokens at once from a table, and an addition: faster than shifting and filling on every device.
+        return _table(device)[octets.flatten().int()].view(len(self.places), -1)[:, :vocabulary]
 
 
 class Masks:
-    """Computes masks in a thread, many rows in parallel."""
+    """Computes masks, many rows in parallel."""
 
-    def __init__(self, grammars: Grammars) -> None:
+    def __init__(self, grammars: Grammars, device: torch.device) -> None:
         self._grammars = grammars
+        # A model on the CPU has a thread on every core, and all wait for the one that another thread interrupts: measured, half
+        # a millisecond beside the model costs it more than the same half millisecond before it.
+        self._beside = device.type != "cpu"
         self._last = 0xFF >> -grammars.width % 8  # of the last byte's bits those that are tokens
 
     def constrain(self, grammar: str, stop_ids: Sequence[int], output: list[int]) -> Constraint:
@@ -79,7 +81,11 @@ class Masks:
         """Begin to compute the mask of those rows that have a constraint; None if none has."""
         if not any(rows):
             return None
-        return self._thread.submit(self._compute, rows)
+        if self._beside:
+            return self._thread.submit(self._compute, rows)
+        finished: Future[Mask] = Future()
+        finished.set_result(self._compute(rows))
+        return finished
 
     @cached_property
     def _thread(self) -> ThreadPoolExecutor:
@@ -121,12 +127,8 @@ class Masks:
             bits[:] = 0xFF
 
 
-_tables: dict[torch.device, torch.Tensor] = {}
-
-
+@cache
 def _table(device: torch.device) -> torch.Tensor:
-    """[256] int64: for every byte its eight bits as bytes, 1 where the bit is not set."""
-    if device not in _tables:
-        bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
-        _tables[device] = torch.from_numpy((1 - bits).view(np.int64)[:, 0].copy()).to(device)
-    return _tables[device]
+    """[256, 8] float32: for every byte and bit 0 where the bit is set, else -inf."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    return torch.where(torch.from_numpy(bits).bool(), 0.0, -torch.inf).to(device)

@@ -70,14 +70,14 @@ def describe(logits: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]) -
 
 def _forbid(logits: torch.Tensor, mask: Mask, plain: dict[int, torch.Tensor]) -> None:
     """Make the tokens that `mask` does not allow impossible, in place."""
-    forbidden = mask.forbidden(logits.shape[1], logits.device)
+    barrier = mask.barrier(logits.shape[1], logits.device)
     if len(mask.places) == len(logits):
-        logits.masked_fill_(forbidden, -torch.inf)
+        logits += barrier
     else:
-        logits[mask.places] = logits[mask.places].masked_fill_(forbidden, -torch.inf)
+        logits[mask.places] += barrier
     for place, row in enumerate(mask.places):
         if row in plain and bool((logits[row] == -torch.inf).all()):
-            logits[row] = plain[row].masked_fill_(forbidden[place], -torch.inf)
+            logits[row] = plain[row] + barrier[place]
 
 
 def _counts(row: Row, logits: torch.Tensor) -> penalties.Counts | None:

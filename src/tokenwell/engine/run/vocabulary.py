@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer as the grammar library wants it: one JSON text in which every id that the model has stands for something.
+"""A checkpoint's tokenizer as the grammar library wants it: one JSON text, in which every id of the model stands for something.
 
 Knows tokenizer files and ids; encodes and decodes nothing.
 """
@@ -36,10 +36,12 @@ def describe(folder: Path, width: int) -> tuple[str, int]:
             vocabulary.declare(int(id), entry)
         vocabulary.mark_special(_special(config, legacy))
         end = vocabulary.fill(width)
+        vocabulary.spell_visible(_is_byte_level(tokenizer.get("decoder")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise VocabularyError(f"{file} or tokenizer_config.json is not laid out as expected ({error!r})") from error
-    # Settings for training batches, which have no place here.
-    return json.dumps(tokenizer | {"truncation": None, "padding": None}), end
+    # Truncation and padding are settings for training batches, which have no place here.
+    changed = {"truncation": None, "padding": None, "decoder": _decoder(tokenizer.get("decoder"))}
+    return json.dumps(tokenizer | changed), end
 
 
 class Vocabulary:
@@ -84,6 +86,21 @@ class Vocabulary:
             self._model += [[known[id], 0.0] for id in range(len(self._model), end + 1)]
         return end
 
+    def spell_visible(self, byte_level: bool) -> None:
+        """Make ordinary vocabulary of added tokens like `<think>` that are not special: the library takes them for special ones.
+
+        Then text in a grammar could neither be such a token nor hold one. Call it last.
+        """
+        if not isinstance(self._model, dict):
+            return
+        visible = [token for token in self._added if not token["special"] and _looks_special(token["content"])]
+        for token in visible:
+            text = token["content"]
+            del self._model[text]
+            self._model[_byte_letters(text) if byte_level else text.replace(" ", "▁")] = token["id"]
+        gone = {token["content"] for token in visible}
+        self._added[:] = [token for token in self._added if token["content"] not in gone]
+
     def _add(self, id: int, text: str, special: bool) -> None:
         self._ids[text] = id
         self._append(id, text, special)
@@ -91,6 +108,31 @@ class Vocabulary:
     def _append(self, id: int, text: str, special: bool) -> None:
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
         self._added.append({"id": id, "content": text, **flags})
+
+
+def _looks_special(text: str) -> bool:
+    return text.startswith("<") and text.endswith(">")
+
+
+def _is_byte_level(decoder: Any) -> bool:
+    steps = decoder.get("decoders", [decoder]) if isinstance(decoder, dict) else []
+    return any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in steps)
+
+
+def _byte_letters(text: str) -> str:
+    """`text` in the alphabet of byte-level vocabularies (GPT-2's public encoder): a letter for each byte of its UTF-8."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    letters = {byte: chr(byte) for byte in shown} | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
+    return "".join(letters[byte] for byte in text.encode())
+
+
+def _decoder(decoder: Any) -> Any:
+    """The decoder, or an equal one in steps that the library reads: for one token at a time they say the same."""
+    if not isinstance(decoder, dict) or decoder.get("type") != "Metaspace":
+        return decoder
+    space = {"type": "Replace", "pattern": {"String": decoder.get("replacement", "▁")}, "content": " "}
+    return {"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]}
 
 
 def _special(config: dict[str, Any], legacy: dict[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ class Worker:
     def __init__(self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars) -> None:
         self.model = model
         self.grammars = grammars
-        self._masks = Masks(grammars)
+        self._masks = Masks(grammars, device)
         self.device = device
         self.pool = pool
         self._page_tokens = [group.page_tokens for group in groups]
