@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -21,6 +21,7 @@ class Exchange:
     path: str
     body: Any  # as JSON; None when there was none
     status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)  # of the answer, by their names in small letters
     answer: str = ""
 
     def events(self) -> list[Any]:
@@ -48,6 +49,7 @@ class Recorder:
                 connection.request(self.command, self.path, body, headers)
                 response = connection.getresponse()
                 exchange.status = response.status
+                exchange.headers = {name.lower(): value for name, value in response.getheaders()}
                 self.send_response(response.status)
                 for name, value in response.getheaders():
                     if name.lower() not in {*_HOP, "content-length", "date", "server"}:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.agents.conftest import INSTALLED, Workplace
+from tests.agents.conftest import INSTALLED, WINDOW, Workplace
 from tests.agents.recorder import Exchange, Recorder
+from tests.e2e.service import serve
 
-Prepared = Callable[[str], Workplace]
+Prepared = Callable[..., Workplace]
 
+THOUGHT = "I need a tool."
 TEXT = 'It\'s "quoted", ünïcode 🙂\n  and {"json": [1]} on a second line\n'
 SAID = "The file is written."
 
@@ -24,7 +26,7 @@ SAID = "The file is written."
 def _order(tool: str, **arguments: Any) -> str:
     """What the agent's user types."""
     call = json.dumps(arguments, ensure_ascii=False)
-    return f"Write the note. [[think I need a tool.]] [[say On it.]] [[call {tool} {call}]] [[say {SAID}]]"
+    return f"Write the note. [[think {THOUGHT}]] [[say On it.]] [[call {tool} {call}]] [[say {SAID}]]"
 
 
 def _chat_turn(recorder: Recorder) -> list[Exchange]:
@@ -42,7 +44,11 @@ def _assert_chat_turn(recorder: Recorder, tool: str) -> None:
     assert call["function"]["name"] == tool
     assert json.loads(call["function"]["arguments"])
     assert call["id"] == result["tool_call_id"]
+    assert [message["reasoning_content"] for message in second.body["messages"] if message.get("tool_calls")] == [THOUGHT]
     assert _finish(second) == "stop"
+    assert any(event["choices"] == [] and "usage" not in event for event in first.events()), "nothing kept the stream alive"
+    assert "x-tokenwell-warning" not in first.headers
+    assert not any("x-tokenwell-cache" in each.headers for each in (first, second)), "no turn lost its cache"
     assert _cached(second) > 0.8 * _prompt(first)
 
 
@@ -73,6 +79,9 @@ def test_opencode(workplace: Prepared) -> None:
     assert _read(note) == TEXT, done.stdout + done.stderr
     assert SAID in done.stdout
     _assert_chat_turn(place.recorder, "write")
+    listed = place.run(str(program), "models", "tokenwell", "--verbose").stdout
+    assert json.loads(listed[listed.index("{") :])["limit"] == {"context": WINDOW, "output": 16_384}
+    assert place.connect("opencode").endswith(": already so\n")
 
 
 @pytest.mark.timeout(200)
@@ -85,6 +94,10 @@ def test_openclaw(workplace: Prepared) -> None:
     assert _read(note) == TEXT, done.stdout + done.stderr
     assert SAID in done.stdout
     _assert_chat_turn(place.recorder, "write")
+    listed = place.run("node", str(program), "models", "list", "--json")
+    [model] = json.loads(listed.stdout)["models"]
+    assert (model["key"], model["contextWindow"]) == ("tokenwell/scripted", WINDOW)
+    assert place.connect("openclaw").endswith(": already so\n")
 
 
 def _read(path: Path) -> str | None:
@@ -108,7 +121,15 @@ def test_claude_code(workplace: Prepared) -> None:
     [result] = [block for block in _blocks(second, "user") if block["type"] == "tool_result"]
     assert (call["name"], call["id"]) == ("Write", result["tool_use_id"])
     assert not result.get("is_error")
+    [thought] = [block for block in _blocks(second, "assistant") if block["type"] == "thinking"]
+    assert thought["thinking"] == THOUGHT
+    assert any(event["type"] == "ping" for event in first.events()[2:]), "nothing kept the stream alive"
     assert [event["delta"]["stop_reason"] for event in second.events() if event["type"] == "message_delta"] == ["end_turn"]
+    before, after = (each.events()[-2]["usage"] for each in turns)
+    assert after["cache_read_input_tokens"] > 0.9 * before["input_tokens"]
+    context = place.run(str(program), "-p", "/context").stdout
+    assert f"/ {WINDOW / 1000:.1f}k (" in context
+    assert place.connect("claude-code").endswith(": already so\n")
 
 
 def _blocks(exchange: Exchange, role: str) -> list[Any]:
@@ -135,4 +156,28 @@ def test_codex(workplace: Prepared) -> None:
     [result] = [item for item in second.body["input"] if item.get("type") == "function_call_output"]
     assert made["name"] == call["name"] == "exec_command"
     assert made["call_id"] == call["call_id"] == result["call_id"]
+    last = second.events()[-1]
+    assert last["type"] == "response.completed"
+    [thought] = [item for item in second.body["input"] if item.get("type") == "reasoning"]
+    assert thought["content"] == [{"type": "reasoning_text", "text": THOUGHT}]
+    before, after = (each["response"]["usage"] for each in (completed, last))
+    assert after["input_tokens_details"]["cached_tokens"] > 0.9 * before["input_tokens"]
+    assert sum(event["type"] == "response.in_progress" for event in first.events()) > 1, "nothing kept the stream alive"
+    [session] = (place.home / ".codex/sessions").rglob("*.jsonl")
+    assert f'"model_context_window":{WINDOW * 95 // 100}' in session.read_text(), "Codex keeps a twentieth for itself"
+    assert place.connect("codex").endswith(": already so\n")
+
+
+@pytest.mark.timeout(200)
+def test_codex_asks_again_when_an_answer_is_lost(workplace: Prepared, tmp_path: Path) -> None:
+    """The engine dies while it writes a call: half of it must not be carried out."""
+    order = _order("exec_command", cmd=f"touch {tmp_path / 'touched'}", yield_time_ms=1000)
+    with serve(Path("scripted"), tmp_path / "log", "--tpot-ms", "5", "--die-after", "45", "--fault-once") as service:
+        place = workplace("codex", service)
+        program = INSTALLED / "codex/node_modules/.bin/codex"
+        place.run(str(program), "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", order)
+    first, second = place.recorder.of("/v1/responses")
+    assert first.events()[-1]["type"] == "response.failed"
+    assert first.events()[-2]["type"] == "response.function_call_arguments.delta"
+    assert not [item for item in second.body["input"] if item.get("type") in ("function_call", "function_call_output")]
     assert second.events()[-1]["type"] == "response.completed"

@@ -142,12 +142,16 @@ def serve(folder: Path | None, log: Path, *flags: str, environment: dict[str, st
 def start(
     folder: Path | None, log: Path, *flags: str, environment: dict[str, str] | None = None, port: int | None = None
 ) -> Service:
-    """Start a service and return at once. `environment` adds variables; without a `port` a free one is taken."""
+    """Start a service and return at once. `environment` adds variables; without a `port` a free one is taken.
+
+    It neither reads the settings of whoever runs the tests nor leaves anything in their home.
+    """
     port = free_port() if port is None else port
     model = [str(folder)] if folder else []
     command = [sys.executable, "-m", "tokenwell", "serve", *model, "--port", str(port), *flags]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOKENWELL_")}
-    variables = inherited | (environment or {})
+    own = {f"XDG_{kind.upper()}_HOME": str(log.parent / kind) for kind in ("cache", "config", "state")}
+    variables = inherited | own | (environment or {})
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=variables, cwd=log.parent)
     return Service(f"http://127.0.0.1:{port}", port, process, log)

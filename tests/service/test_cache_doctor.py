@@ -81,6 +81,20 @@ def test_other_conversations_are_not_compared() -> None:
     assert other.before > 0
 
 
+@pytest.mark.parametrize("title_first", [True, False])
+def test_the_title_of_a_conversation_is_no_turn_of_it(title_first: bool) -> None:
+    doctor = CacheDoctor()
+    requests: list[tuple[tuple[Message, ...], tuple[dict[str, str], ...]]] = [
+        ((Message("system", "You write titles."), Message("user", "A title for this:"), ASK), ()),
+        ((SYSTEM, ASK), ({"name": "read"},)),
+    ]
+    for messages, tools in requests if title_first else reversed(requests):
+        assert examine(doctor, *messages, tools=tools).before == 0
+    assert examine(doctor, SYSTEM, ASK, CALL, RESULT, tools=({"name": "read"},)).before == len(
+        tokens(Conversation((SYSTEM, ASK), ({"name": "read"},)))
+    )
+
+
 def test_a_rendering_that_differs_though_no_message_does() -> None:
     doctor = CacheDoctor()
     conversation = Conversation((ASK,))

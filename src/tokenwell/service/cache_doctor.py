@@ -86,14 +86,16 @@ class CacheDoctor:
     def _before(self, parts: tuple[Part, ...]) -> _Seen | None:
         """The remembered prompt that most messages are shared with, the latest of equals; None when it is another conversation.
 
-        Instructions do not count: many conversations share them, and one may have them changed.
+        Instructions do not count: many conversations share them, and one may have them changed. One message alone counts only
+        where both begin with it: agents ask for a title beside the first turn, with the user's words in another question.
         """
-        mine = Counter(part for part in parts if part[0] not in ("tools", *_INSTRUCTIONS))
+        said = _said(parts)
+        mine = Counter(said)
         best, most = None, 0
         for seen in reversed(self._seen):
-            theirs = Counter(part for part in seen.parts if part[0] not in ("tools", *_INSTRUCTIONS))
-            shared = (mine & theirs).total()
-            if shared > most and 2 * shared >= theirs.total():
+            before = _said(seen.parts)
+            shared = (mine & Counter(before)).total()
+            if shared > most and 2 * shared >= len(before) and (shared > 1 or said[0] == before[0]):
                 best, most = seen, shared
         return best
 
@@ -107,6 +109,10 @@ class CacheDoctor:
 def _parts(conversation: Conversation) -> tuple[Part, ...]:
     tools = json.dumps(conversation.tools, ensure_ascii=False) if conversation.tools else ""
     return (("tools", tools), *((message.role, _text(message)) for message in conversation.messages))
+
+
+def _said(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if part[0] not in ("tools", *_INSTRUCTIONS)]
 
 
 def _text(message: Message) -> str:

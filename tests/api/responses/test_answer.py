@@ -172,21 +172,31 @@ def test_cut_anywhere(cut: int) -> None:
     assert len(dones) == whole, "half a call is never told as done"
 
 
-def test_half_a_freeform_text_is_never_handed_over() -> None:
+@pytest.mark.parametrize(("half", "field", "text"), [((4, 6), "arguments", '{"path": '), ((11, 14), "input", '*** Begin\né"')])
+def test_half_a_call_is_never_handed_over(half: tuple[int, int], field: str, text: str) -> None:
     answer = make()
-    events = run(answer, EVENTS[11:14], "length")
+    events = run(answer, EVENTS[slice(*half)], "length")
     assert not [event for event in events if event["type"] == "response.output_item.done"]
     [item] = answer.output()
-    assert item["status"] == "incomplete" and item["input"] == '*** Begin\né"'
+    assert item["status"] == "incomplete" and item[field] == text
 
 
-def test_failed_and_cancelled() -> None:
+@pytest.mark.parametrize("cut", range(len(EVENTS)))
+def test_failed(cut: int) -> None:
     answer = make()
-    events = [*answer.begin(), *answer.feed(EVENTS[:4]), *answer.fail(ApiError(503, "lost", code="engine_failed"))]
+    told = [*answer.begin(), *answer.feed(EVENTS[:cut])]
+    events = [*told, *answer.fail(ApiError(503, "lost", code="engine_failed"))]
     check_events(events)
+    assert len(events) == len(told) + 1, "what is open is not told as done: a client that asks again must not keep it"
     response = events[-1]["response"]
     check_response(response)
     assert response["status"] == "failed" and response["error"] == {"code": "server_error", "message": "lost"}
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert [item for item in response["output"] if item["status"] == "completed"] == done
+    assert {item["status"] for item in response["output"]} <= {"completed", "incomplete"}
+
+
+def test_cancelled() -> None:
     answer = make()
     events = [*answer.begin(), *answer.feed(EVENTS[:6]), *answer.end("cancelled")]
     check_events(events)

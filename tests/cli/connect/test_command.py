@@ -137,6 +137,30 @@ def test_a_broken_file_is_left_alone(connect: Connect, gateway: Running, tmp_pat
     assert path.read_text() == "{ broken" and not (tmp_path / ".aider.conf.yml").exists()
 
 
+@pytest.mark.parametrize("old", ['{\n  // mine\n  "env": {}\n}\n', '{"env": {},}', "[1"])
+def test_claude_code_reads_plain_json_only(connect: Connect, gateway: Running, tmp_path: Path, old: str) -> None:
+    """It ignores a file with comments as a whole, so that a setting in it would be there for nothing."""
+    path = tmp_path / ".claude/settings.json"
+    path.parent.mkdir()
+    path.write_text(old)
+    done = connect("claude-code", "--url", gateway.url, "--api-key", KEY, "--write")
+    assert done.returncode == 1 and f"{path} cannot be changed safely: it is not plain JSON" in done.stderr
+    assert path.read_text() == old
+
+
+@pytest.mark.parametrize(
+    ("client", "place"), [("openclaw", ".openclaw/openclaw.json"), ("opencode", ".config/opencode/opencode.jsonc")]
+)
+def test_comments_stay_where_the_client_reads_them(
+    connect: Connect, gateway: Running, tmp_path: Path, client: str, place: str
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_text("{\n  // mine\n}\n")
+    assert connect(client, "--url", gateway.url, "--api-key", KEY, "--write").returncode == 0
+    assert "// mine" in path.read_text() and gateway.url in path.read_text()
+
+
 def test_the_service_and_its_key_are_known_from_the_settings(connect: Connect, gateway: Running) -> None:
     environ = {"TOKENWELL_SERVER_PORT": str(gateway.port), "TOKENWELL_SERVER_API_KEY": KEY}
     done = connect("codex", **environ)

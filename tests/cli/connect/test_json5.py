@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwell.cli.connect.json5 import NotReadable, with_values
+from tokenwell.cli.connect.json5 import NotReadable, plain_with_values, with_values
 
 OPENCLAW = """// my settings
 {
@@ -92,3 +92,8 @@ def test_it_is_the_same_as_setting_it_in_the_data(tree: dict[str, Any], path: li
     changed = with_values(text, {tuple(path): value})
     assert json.loads(changed) == tree
     assert with_values(changed, {tuple(path): value}) == changed
+
+
+@pytest.mark.parametrize("text", ["", " \n", "{}", '\ufeff{"k": 2}', '{"a": [1, "// no comment"]}'])
+def test_plain_json_may_hold_anything_that_json_may(text: str) -> None:
+    assert json.loads(plain_with_values(text, {("k",): 1}).removeprefix("\ufeff"))["k"] == 1

@@ -79,6 +79,22 @@ def test_a_schema_gives_a_valid_instance(forced: Forced, tokenizer: Tokenizer, s
     assert len(text) < 80
 
 
+NUMBER = {"type": "number"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "object", "properties": {"a": NUMBER, "b": NUMBER}, "required": ["a", "b"]}, '{"a": 0, "b": 1}'),
+        ({"type": "array", "items": NUMBER, "minItems": 3}, "[0, 1, 2]"),
+    ],
+)
+def test_a_number_ends_before_another_value(forced: Forced, tokenizer: Tokenizer, schema: Any, text: str) -> None:
+    spaces = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    matcher = forced.matcher(LLMatcher.grammar_from_json_schema(schema, overrides=spaces))
+    assert _text(tokenizer, forced.smallest(matcher, [], [], 1000)) == text
+
+
 def test_flexible_white_space_is_no_trap(forced: Forced, tokenizer: Tokenizer) -> None:
     matcher = forced.matcher(LLMatcher.grammar_from_json_schema(SCHEMAS[1], overrides={"whitespace_flexible": True}))
     assert json.loads(_text(tokenizer, forced.smallest(matcher, [], [], 1000))) == {"a": "", "b": 0}

@@ -26,6 +26,6 @@ def plan(service: Service) -> Plan:
     return Plan(
         (
             Configuration((".aider.conf.yml",), "yaml", connection),
-            Configuration((".aider.model.metadata.json",), "json", metadata),
+            Configuration((".aider.model.metadata.json",), "json5", metadata),
         )
     )

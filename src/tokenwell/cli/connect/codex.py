@@ -21,4 +21,5 @@ def plan(service: Service) -> Plan:
     }
     if service.key:
         values[(*provider, "experimental_bearer_token")] = service.key
-    return Plan((Configuration((".codex/config.toml",), "toml", values),), least_window_tokens=16_000)
+    notes = ("Codex warns that it has no metadata for the model: it knows only its own. It takes the window from this file.",)
+    return Plan((Configuration((".codex/config.toml",), "toml", values),), notes, least_window_tokens=16_000)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tokenwell.cli.connect import aider, claude_code, codex, open_webui, openclaw, opencode
-from tokenwell.cli.connect.json5 import NotReadable, with_values
+from tokenwell.cli.connect.json5 import NotReadable, plain_with_values, with_values
 from tokenwell.cli.connect.lines import env_with_values, toml_with_values, yaml_with_values
 from tokenwell.cli.connect.plan import Configuration, Plan, Service
 from tokenwell.config.settings import ServerSettings
@@ -27,7 +27,13 @@ CLIENTS = {
     "open-webui": open_webui.plan,
     "aider": aider.plan,
 }
-_EDITS = {"json": with_values, "toml": toml_with_values, "yaml": yaml_with_values, "env": env_with_values}
+_EDITS = {
+    "json": plain_with_values,
+    "json5": with_values,
+    "toml": toml_with_values,
+    "yaml": yaml_with_values,
+    "env": env_with_values,
+}
 _PATIENCE_S = 10.0
 
 

@@ -35,6 +35,16 @@ def with_values(text: str, values: dict[tuple[str, ...], object]) -> str:
     return text
 
 
+def plain_with_values(text: str, values: dict[tuple[str, ...], object]) -> str:
+    """The same for programs that read plain JSON: a comment or a comma too many makes them ignore the whole file."""
+    if text.strip():
+        try:
+            json.loads(text.removeprefix("\ufeff"))
+        except ValueError as error:
+            raise NotReadable(f"it is not plain JSON, and a file that is not is ignored as a whole ({error})") from error
+    return with_values(text, values)
+
+
 def _with_value(text: str, path: tuple[str, ...], value: object) -> str:
     node = _read(text)
     for depth, key in enumerate(path):

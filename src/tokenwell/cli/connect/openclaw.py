@@ -27,4 +27,4 @@ def plan(service: Service) -> Plan:
         (*provider, "models"): [model],
         ("agents", "defaults", "model", "primary"): f"{PROVIDER}/{service.model}",
     }
-    return Plan((Configuration((".openclaw/openclaw.json",), "json", values),), least_window_tokens=16_000)
+    return Plan((Configuration((".openclaw/openclaw.json",), "json5", values),), least_window_tokens=16_000)

@@ -25,4 +25,4 @@ def plan(service: Service) -> Plan:
         ("small_model",): f"{PROVIDER}/{service.model}",  # titles; otherwise a model of another provider writes them
     }
     places = (f"{_FOLDER}/opencode.json", f"{_FOLDER}/opencode.jsonc", f"{_FOLDER}/config.json")
-    return Plan((Configuration(places, "json", values),), least_window_tokens=16_000)
+    return Plan((Configuration(places, "json5", values),), least_window_tokens=16_000)

@@ -52,7 +52,7 @@ class Configuration:
     """One file of a client. `places`: below the home folder, the first that exists is meant, else the first."""
 
     places: tuple[str, ...]
-    format: Literal["json", "toml", "yaml", "env"]
+    format: Literal["json", "json5", "toml", "yaml", "env"]
     values: Values
 
 

@@ -41,6 +41,7 @@ class Forced:
             spelled[0]: id for id in range(tokenizer.vocab_size) if len(spelled := tokenizer.token_bytes(id)) == 1
         }
         self._closing = [single[byte] for byte in _CLOSING]
+        self._comma = single[ord(",")]  # ends a number, which digits would make longer for ever
         self._filling = [single[byte] for byte in _FILLING]
         rest = [single[byte] for byte in _OPENING] + [single[byte] for byte in range(0x21, 0x7F)]
         marks = sorted(tokenizer.special_ids - {end_id, *last})
@@ -109,8 +110,10 @@ class Forced:
     def _preferred(self, allowed: set[int], used: Counter[int]) -> int:
         """What ends things first; then letters and digits, each in turn; then the rest."""
         # No word of JSON begins with q: where letters and quotes may follow, a bracket would be text.
-        in_text = self._single[ord("q")] in allowed and self._closing[-1] in allowed
-        for token in self._closing[-1:] if in_text else self._closing:
+        words = self._single[ord("q")] in allowed
+        in_text = words and self._closing[-1] in allowed
+        ends = self._closing[-1:] if in_text else self._closing if words else [*self._closing, self._comma]
+        for token in ends:
             if token in allowed:
                 return token
         filling = [token for token in self._filling if token in allowed]
