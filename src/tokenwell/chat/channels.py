@@ -12,6 +12,8 @@ from tokenwell.chat.outlet import Outlet
 
 _RECIPIENT = re.compile(r"\bto=([\w.\-/:$@]{1,200})")
 _HEADER = 1000  # characters of a header that are looked at
+# What an answer that was cut off in its first header consists of.
+_UNMARKED = re.compile(r"\s*(?:assistant|analysis|commentary|final)?(?:\s+to=\S*)?\s*\Z")
 
 
 class Messages:
@@ -30,10 +32,11 @@ class Messages:
         tail = "|".join(map(re.escape, sorted(begun, key=len, reverse=True)))
         self._pattern = re.compile(ordered + (rf"|(?:{tail})\Z" if tail else ""))
         self._marks = frozenset(marks)
+        self._longest = max(map(len, marks))
 
     def read(self) -> Steps[None]:
         """All messages. The answer begins inside a header, or in a body when the prompt left one open."""
-        body = self._outlet.reasoning
+        body = self._outlet.reasoning or (yield from self._bare())
         while True:
             if not body:
                 header = yield from self._header()
@@ -43,11 +46,28 @@ class Messages:
                 if recipient is not None and not (yield from self._recipient(recipient, kind)):
                     body = False
                     continue
-                if recipient is None and self._outlet.reasoning is not (kind == "reasoning"):
-                    self._outlet.think(kind == "reasoning")
+                if recipient is None:
+                    self._turn(kind)
             body = False
             if not (yield from self._body(shown=True)):
                 return
+
+    def _turn(self, kind: str) -> None:
+        if self._outlet.reasoning is not (kind == "reasoning"):
+            self._outlet.think(kind == "reasoning")
+
+    def _bare(self) -> Steps[bool]:
+        """Whether the answer begins with text where a header should: too long for one, or without any mark up to the end."""
+        source = self._source
+        while True:
+            found = self._pattern.search(source.text, source.at)
+            if found is not None and found[0] in self._marks:
+                return found.start() - source.at > _HEADER
+            if len(source.text) - source.at >= _HEADER + self._longest:
+                return True
+            if source.ended:
+                return not source.cut or _UNMARKED.match(source.text, source.at) is None
+            yield
 
     def _header(self) -> Steps[str | None]:
         """A header's text with its last channel mark; None when the answer ends before its message mark."""
@@ -96,7 +116,7 @@ class Messages:
     def _recipient(self, recipient: str, kind: str) -> Steps[bool]:
         """A message for a tool. True when its body is to be read as text, as there are no tools."""
         if self._calls is None:
-            self._outlet.think(kind == "reasoning") if self._outlet.reasoning is not (kind == "reasoning") else None
+            self._turn(kind)
             return True
         if self._outlet.reasoning:
             self._outlet.think(False)

@@ -53,8 +53,7 @@ class Detokenizer:
 
     def finish(self) -> str:
         """What was held back. A character that was cut off becomes U+FFFD, as in the text of the whole list."""
-        text = self._text.finish()
-        return self._stops.feed(text) + self._stops.finish() if self._stops else text
+        return self.flush()
 
 
 class _TextStream(Protocol):

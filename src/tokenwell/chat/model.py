@@ -212,5 +212,5 @@ class TextStream:
         return text + self._detokenizer.feed(ids[start:])
 
     def finish(self, cut: bool = False) -> list[Event]:
-        """Events for everything that was held back; `cut`: the answer was ended by its length."""
+        """Events for everything that was held back; `cut`: the answer was ended by its length or a stop string."""
         return [*self._parser.feed(self._detokenizer.finish()), *self._parser.finish(cut)]

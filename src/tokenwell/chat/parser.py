@@ -103,7 +103,8 @@ class Parser:
         """What a mark means here."""
         outlet, thinking = self._outlet, self._reading.thinking
         token = len(word) == 1
-        if not token and self._quoting is not None and self._quoting.quotes():
+        if not token and (yield from self._quoted(word)):
+            self._shown = self._shown or word in self._reading.triggers
             self._give(self._source.take(self._source.at + len(word)))
         elif thinking is not None and word == thinking.open and (token or outlet.fresh or outlet.reasoning):
             self._source.take(self._source.at + len(word))
@@ -116,6 +117,7 @@ class Parser:
                 self._turn(False)
         elif self._calls is not None and word in self._reading.triggers:
             if (yield from self._calls.read()):
+                self._shown = False
                 self._restart_quoting()
             else:
                 self._shown = True
@@ -125,6 +127,24 @@ class Parser:
             if word in self._reading.ends:
                 self._shown = False
             self._give(self._source.take(self._source.at + len(word)))
+
+    def _quoted(self, word: str) -> Steps[bool]:
+        """Whether the mark is shown, not meant.
+
+        A thought ends at its mark even when a fence or a backtick was left open in it: all of the answer would be lost inside.
+        """
+        quoting, source, thinking = self._quoting, self._source, self._reading.thinking
+        if quoting is None:
+            return False
+        closer = quoting.closer
+        ends_thought = thinking is not None and word == thinking.close and self._outlet.reasoning
+        if not ends_thought:
+            return quoting.fenced or closer != ""
+        if not closer:
+            return False
+        while source.at + len(word) >= len(source.text) and not source.ended:
+            yield
+        return source.text.startswith(closer, source.at + len(word))
 
     def _turn(self, reasoning: bool) -> None:
         self._outlet.think(reasoning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_ENDS_SENTENCE = tuple(".,;:!?)]}")
 _TICKS_OR_LINE = re.compile(r"`+|\n")
 
 
@@ -16,13 +17,13 @@ class Quoting:
         self._blank = True  # nothing but white space stands in this line yet
         self._run = 0  # backticks at the end of what came
         self._run_first = False  # they begin their line
-        self._last = ""
+        self._tail = ""  # the last two characters
 
     def add(self, text: str) -> None:
         """More text has come."""
         if not text:
             return
-        self._last = text[-1]
+        self._tail = (self._tail + text)[-2:]
         if not self._run and "`" not in text and "\n" not in text:
             self._blank = self._blank and text.isspace()
             return
@@ -55,7 +56,18 @@ class Quoting:
         elif not self._fenced:
             self._inline = 0 if self._inline == run else self._inline or run
 
-    def quotes(self) -> bool:
-        """True when what comes next is quoted."""
+    @property
+    def fenced(self) -> bool:
+        """What comes next stands in a code fence."""
         self._end_run()
-        return self._fenced > 0 or self._inline > 0 or self._last in ('"', "'")
+        return self._fenced > 0
+
+    @property
+    def closer(self) -> str:
+        """The character that closes what comes next as a quotation; "" when nothing is open."""
+        self._end_run()
+        if self._inline:
+            return "`"
+        # A quote character behind a word ends a quotation.
+        opens = self._tail[-1:] in ('"', "'") and not (self._tail[:-1].isalnum() or self._tail[:-1] in _ENDS_SENTENCE)
+        return self._tail[-1:] if opens else ""

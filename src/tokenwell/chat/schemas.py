@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tokenwell.chat.arguments.kinds import KINDS, referred
+
 _DEPTH = 16  # references may be circular; what lies deeper is called an object
-_NAMES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 _UNIONS = ("anyOf", "oneOf", "allOf")
 
 
@@ -50,7 +51,8 @@ def _resolved(schema: object, root: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(schema) if isinstance(schema, dict) else {}
     for _ in range(_DEPTH):
         if isinstance(reference := result.pop("$ref", None), str):
-            result = {**_referred(reference, root), **result}
+            place = referred(reference, root)
+            result = {**(place if isinstance(place, Mapping) else {}), **result}
             continue
         union = next((name for name in _UNIONS if name in result), None)
         if union is None:
@@ -63,15 +65,6 @@ def _resolved(schema: object, root: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _referred(reference: str, root: Mapping[str, Any]) -> dict[str, Any]:
-    """What a local reference such as #/$defs/Point points at; {} when it points nowhere."""
-    place: object = root
-    for step in reference.removeprefix("#").strip("/").split("/"):
-        if step:
-            place = place.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(place, Mapping) else None
-    return dict(place) if isinstance(place, Mapping) else {}
-
-
 def _guess(schema: Mapping[str, Any]) -> str:
     """The type that a schema without one must mean."""
     if "properties" in schema:
@@ -80,4 +73,4 @@ def _guess(schema: Mapping[str, Any]) -> str:
         return "array"
     values = schema.get("enum")
     example = schema.get("const", values[0] if isinstance(values, list) and values else "")
-    return _NAMES.get(type(example), "string")
+    return KINDS.get(type(example), "string")

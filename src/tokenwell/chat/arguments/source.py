@@ -65,6 +65,11 @@ class Source:
                 continue
             return max((word for word in words if here.startswith(word)), key=len, default="")
 
+    @property
+    def here(self) -> str:
+        """The next character when it is there, "" otherwise; cheaper than `peek`, which waits for it."""
+        return self.text[self.at] if self.at < len(self.text) else ""
+
     def peek(self) -> Steps[str]:
         """The next character; "" at the end."""
         while self.at >= len(self.text):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tokenwell.chat.arguments.notation import Notation, Out, Value, quoted
+from tokenwell.chat.arguments.kinds import kinds, named, typed, unnamed
+from tokenwell.chat.arguments.notation import quoted
 from tokenwell.chat.arguments.source import LOOK, Source, Steps
+from tokenwell.chat.arguments.values import Out
 
 _OPEN, _CLOSE, _END = "<parameter=", "</parameter>", "</function>"
 _KEY = re.compile(r"<parameter\s*=\s*[\"']?([^<>\"'\n]{1,200}?)[\"']?\s*>")
 _TEXT = re.compile(r"[^<\n\ud800-\udfff]+")
-_DEPTH = 16  # references in schemas may be circular
-_UNIONS = ("anyOf", "oneOf", "allOf")
-_KINDS: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
 class Parameters:
@@ -39,8 +37,7 @@ class Parameters:
         self._shown = shown
         self._schema = schema
         self._strict = strict  # text that belongs nowhere means that this is no call
-        properties = schema.get("properties")
-        self._properties: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
+        self._properties = named(schema)
         self._seen: set[str] = set()
 
     def read(self) -> Steps[bool]:
@@ -85,18 +82,18 @@ class Parameters:
         key = found[1].strip()
         self._out(f'{", " if self._seen else ""}"{quoted(key)}": ')
         self._seen.add(key)
-        part = self._properties.get(key)
-        types = kinds(part, self._schema) if key in self._properties else frozenset({"string"})
+        parts = self._properties.get(key) or unnamed(self._schema, key)
+        types = kinds({"allOf": parts}, self._schema) if parts else frozenset({"string"})
         if types == {"string"}:
             self._out('"')
             complete = yield from self._text(lambda text: self._out(quoted(text)))
             if complete:
                 self._out('"')
             return complete
-        parts: list[str] = []
-        complete = yield from self._text(parts.append)
+        texts: list[str] = []
+        complete = yield from self._text(texts.append)
         if complete:
-            self._out(typed("".join(parts), types))
+            self._out(typed("".join(texts), types))
         return complete
 
     def _text(self, out: Out) -> Steps[bool]:
@@ -106,7 +103,7 @@ class Parameters:
             source.take(source.at + 1)
         line = ""  # a line break that may be the last
         while True:
-            char = yield from source.peek()
+            char = source.here or (yield from source.peek())
             if not char:
                 return not source.cut and not self._strict
             if found := _TEXT.match(source.text, source.at):
@@ -164,91 +161,3 @@ class Parameters:
             if source.ended:
                 return source.cut is False and any(word.startswith(stripped) for word in words)
             yield
-
-
-def kinds(schema: object, root: Mapping[str, Any], depth: int = _DEPTH) -> frozenset[str]:
-    """The JSON types that a schema allows; all of them when it does not say."""
-    if not isinstance(schema, Mapping) or depth == 0:
-        return frozenset()
-    if isinstance(reference := schema.get("$ref"), str):
-        return kinds(_referred(reference, root), root, depth - 1)
-    types = schema.get("type")
-    if isinstance(types, str):
-        found = {types}
-    elif isinstance(types, list):
-        found = {name for name in types if isinstance(name, str)}
-    elif isinstance(values := schema.get("enum", [schema["const"]] if "const" in schema else None), list):
-        found = {_KINDS.get(type(value), "null") for value in values}
-    else:
-        found = set()
-        for union in _UNIONS:
-            if isinstance(parts := schema.get(union), list):
-                each = [kinds(part, root, depth - 1) for part in parts]
-                known = [some for some in each if some]
-                if len(known) < len(each) and union != "allOf":
-                    return frozenset()
-                found = found.union(*known)
-        if not found and "properties" in schema:
-            found = {"object"}
-        elif not found and "items" in schema:
-            found = {"array"}
-    if schema.get("nullable") is True:
-        found.add("null")
-    return frozenset(found)
-
-
-def _referred(reference: str, root: Mapping[str, Any]) -> object:
-    place: object = root
-    for step in reference.removeprefix("#").strip("/").split("/"):
-        if step:
-            place = place.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(place, Mapping) else None
-    return place
-
-
-def typed(text: str, types: frozenset[str]) -> str:
-    """A value's text as JSON of one of these types (empty: of any); a text that fits none stays a string."""
-    bare = text.strip()
-    lower = bare.lower()
-    if lower in ("null", "none") and "null" in types:
-        return "null"
-    if lower in ("true", "false") and (not types or "boolean" in types):
-        return lower
-    if types == {"boolean"} and lower in ("1", "0", "yes", "no"):
-        return "true" if lower in ("1", "yes") else "false"
-    read = _loaded(bare)
-    if read is None and bare[:1] in ("{", "[", "(") and (not types or types & {"object", "array"}):
-        read = _loaded(_mended(bare))
-    if read is not None:
-        value, written = read
-        if _fits(value, types):
-            return written
-        if isinstance(value, float) and value.is_integer() and "integer" in types:
-            return str(int(value))
-    return f'"{quoted(text)}"'
-
-
-def _fits(value: object, types: frozenset[str]) -> bool:
-    if isinstance(value, str):
-        return bool(types) and "string" not in types  # where text is allowed, quotes around it are part of it
-    kind = "null" if value is None else _KINDS[type(value)]
-    return not types or kind in types or (kind == "integer" and "number" in types)
-
-
-def _loaded(text: str) -> tuple[object, str] | None:
-    """The value of a JSON text, and the text."""
-    try:
-        return json.loads(text, parse_constant=_refuse), text
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _mended(text: str) -> str:
-    """Brackets that are not JSON (Python's literals, say) as JSON."""
-    parts: list[str] = []
-    for _ in Value(Source(text, ended=True), parts.append, Notation((), str, keep=False)).read():
-        pass
-    return "".join(parts)

@@ -44,6 +44,8 @@ class Bound:
 
     def shown(self, text: str) -> str:
         """The reverse: what a person is shown."""
+        if text.isascii():  # nearly all of it, and then nothing is to be looked for
+            return text
         for mark, character in self.marks.items():
             text = text.replace(character, mark)
         return text

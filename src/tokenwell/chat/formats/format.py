@@ -62,14 +62,16 @@ class Format:
     """A chat format.
 
     `marks` are all strings of the spellings that are special tokens wherever a checkpoint has them as such. `calls` are the
-    spellings that are read; the first that the checkpoint's template prints is the one that is written. `starts`: when the
-    rendered prompt, without white space at its end, ends so, an answer starts inside reasoning.
+    spellings that are read; the first that the checkpoint's template prints is the one that is written. `mixed`: spellings of
+    other formats that models of this one slip into behind the same mark; they are read, and never proof of the format.
+    `starts`: when the rendered prompt, without white space at its end, ends so, an answer starts inside reasoning.
     """
 
     name: str
     marks: tuple[str, ...] = ()
     thinking: Thinking | None = None
     calls: tuple[Call, ...] = ()
+    mixed: tuple[Call, ...] = ()
     channels: Channels | None = None
     starts: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()  # when a chat template holds all of these, it is written for this format

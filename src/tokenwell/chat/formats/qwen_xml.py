@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from tokenwell.chat.formats.format import Call, Format
-from tokenwell.chat.formats.hermes import THINK
+from tokenwell.chat.formats.format import Format
+from tokenwell.chat.formats.hermes import JSON, THINK, XML
 
 QWEN_XML = Format(
     name="qwen_xml",
     marks=("<think>", "</think>", "<tool_call>", "</tool_call>"),
     thinking=THINK,
-    calls=(
-        Call(
-            before="<tool_call>\n<function=",
-            between=">\n",
-            arguments="xml",
-            after="</function>\n</tool_call>",
-            separator="\n",
-        ),
-    ),
+    calls=(XML,),
+    mixed=(JSON,),
     starts=("<think>",),
     signs=("<tool_call>", "<function=", "<parameter="),
 )

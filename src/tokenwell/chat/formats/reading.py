@@ -51,16 +51,17 @@ class Reading:
 def reading(format: Format, calls: Iterable[Call], spelled: Callable[[str], str], shown: Callable[[str], str]) -> Reading:
     """The table for one binding; `calls` are the spellings to read."""
     calls = tuple(calls)
+    readable = (*calls, *format.mixed)
     marks = format.marks
     thinking = format.thinking and Thinking(
         spelled(format.thinking.open), spelled(format.thinking.close), label=format.thinking.label
     )
     channels = format.channels and _channels(format.channels, spelled)
-    leads = tuple(_lead(call, marks, spelled) for call in calls if not call.envelope)
-    envelopes = tuple((_envelope_opener(call, marks, spelled), call) for call in calls if call.envelope and not call.whole)
-    closers = tuple(dict.fromkeys(part for call in calls for part in _closers(call, marks, spelled)))
-    triggers = frozenset(part for lead in leads for part in _triggers(lead)) | frozenset(
-        opener[0] for opener, _ in envelopes if opener
+    leads = tuple(_lead(call, marks, spelled) for call in readable if not call.envelope)
+    envelopes = tuple((_envelope_opener(call, marks, spelled), call) for call in readable if call.envelope and not call.whole)
+    closers = tuple(dict.fromkeys(part for call in readable for part in _closers(call, marks, spelled)))
+    triggers = frozenset(part for lead in leads if lead.call in calls for part in _triggers(lead)) | frozenset(
+        opener[0] for opener, call in envelopes if opener and call in calls
     )
     ends = tuple(part for part in closers if _is_mark(part) and part != "</function>")
     words = {*triggers, *(part for part in closers if _is_mark(part)), *map(spelled, marks)}

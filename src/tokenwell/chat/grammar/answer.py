@@ -14,6 +14,8 @@ from tokenwell.chat.formats.format import Call
 from tokenwell.chat.grammar.lark import ANY_TEXT, Rules, alternatives, escaped, literal, regex, sequence, tokens
 from tokenwell.chat.grammar.text import FREE
 
+_CALL_ID = "[a-zA-Z0-9]{1,40}"  # an id that the model gives a call
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -106,6 +108,8 @@ class Answer:
     def _named(self, call: Call, arguments: Mapping[str, str]) -> str:
         """Name, arguments and the end of one call."""
         between, after = self.spelled(call.between), self.spelled(call.after)
+        if call.call_id and (call.call_id in self.bound.marks or call.call_id in self.vocabulary.visible):
+            between = f"({self.spelled(call.call_id)} {regex(_CALL_ID)})? {between}"
         options = [f"{literal(name_in(call, name))} {between} {rule}" for name, rule in arguments.items()]
         return self.rules.rule("call", f"{alternatives(options)} {after}")
 
@@ -145,10 +149,12 @@ class Answer:
         return f"{self.lead(openers, trigger)} {sequence(rest, self.ids)} {self._behind(call, wanted, several)}"
 
     def _triggers(self) -> list[str]:
-        """What opens calls, whichever spelling they are in; a reader forgives a forgotten frame, so the mark inside it counts."""
+        """What opens calls, whichever spelling they are in; a reader forgives a forgotten frame, so what stands inside counts."""
         calls = [call for call in self.bound.format.calls if not call.whole]
         inner = [self.bound.spelled(call.before).lstrip()[:1] for call in calls]
-        return list(dict.fromkeys([*(self._trigger(call)[0] for call in calls), *(mark for mark in inner if mark in self.ids)]))
+        texts = [text for text in sorted(self.bound.reading.triggers) if text not in self.ids]
+        marks = [mark for mark in inner if mark in self.ids]
+        return list(dict.fromkeys([*(self._trigger(call)[0] for call in calls), *marks, *texts]))
 
     def _trigger(self, call: Call) -> tuple[str, str]:
         """The mark that opens a call, and the rest up to the name."""
@@ -165,7 +171,8 @@ class Answer:
         openers = list(openers)
         if opener in self.ids:
             return f"{self.gap(openers)} {tokens([self.ids[opener]])}"
-        return f"{self._pieces(openers)} {self.rules.rule('head', f'{FREE} {literal(opener)}', '[lazy]')}"
+        # Other marks end a lazy text by themselves; what opens a call without being a mark must be kept out of it.
+        return f"{self._pieces(openers)} {self._head([each for each in openers if each not in self.bound.format.marks], opener)}"
 
     def gap(self, openers: Iterable[str], first: bool = False) -> str:
         """Free text without any of these. `first`: at the start of the answer, where JSON may be a call."""
@@ -214,14 +221,15 @@ class Answer:
         without = list(without)
         if close in self.ids:
             return f"{self.gap([close, *without])} {tokens([self.ids[close]])}"
-        texts = [each for each in without if each not in self.ids]
-        before = f"({self._text(texts)})?" if texts else FREE
+        return f"{self._pieces([close, *without])} {self._head(without, close)}"
+
+    def _head(self, without: Iterable[str], mark: str) -> str:
+        """Text without any of these, and the first such mark behind it."""
+        texts = [escaped(each) for each in without if each not in self.ids and each != mark]
+        before = FREE
         if texts:
-            before = self.rules.rule(
-                "TEXT", f"{FREE} & ~{regex(ANY_TEXT + '(' + '|'.join(map(escaped, texts)) + ')' + ANY_TEXT)}"
-            )
-        head = self.rules.rule("head", f"{before} {literal(close)}", "[lazy]")
-        return f"{self._pieces([close, *without])} {head}"
+            before = self.rules.rule("TEXT", f"{FREE} & ~{regex(ANY_TEXT + '(' + '|'.join(texts) + ')' + ANY_TEXT)}")
+        return self.rules.rule("head", f"{before} {literal(mark)}", "[lazy]")
 
     def _unclosed(self) -> str:
         """The rest of a thought that the answer ends in."""

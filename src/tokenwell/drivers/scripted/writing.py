@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tokenwell.chat.formats.bound import Bound
 from tokenwell.chat.formats.format import Channels
 from tokenwell.chat.formats.gemma4 import STRING
+from tokenwell.chat.formats.writing import write_call
 from tokenwell.chat.tokenizer import Tokenizer
-from tokenwell.drivers.scripted.calls import write_call
 from tokenwell.drivers.scripted.script import Step
 
 
