@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from tokenwell.api.body import parse, read_body
 from tokenwell.api.errors import ApiError, bad_request, from_failure, internal_error, translate
@@ -20,9 +21,13 @@ from tokenwell.api.exchange import exchange_of, log_unexpected
 from tokenwell.api.sampling import sampling_of, seed_of_choice, stop_rules
 from tokenwell.api.sse import EventStream, while_connected
 from tokenwell.api.wishes import Wishes
-from tokenwell.chat.conversation import Conversation, Prompt
+from tokenwell.chat.conversation import ChatError, Conversation, Prompt
+from tokenwell.chat.events import Event
+from tokenwell.chat.grammar.checks import violations
+from tokenwell.chat.grammar.constraint import Constraint
 from tokenwell.service.gateway import Gateway
-from tokenwell.service.generation import Generation
+from tokenwell.service.generation import Generation, Usage
+from tokenwell.service.job import RequestFailed
 from tokenwell.service.window import fit
 from tokenwell.wire.errors import RequestError
 from tokenwell.wire.messages import Generate
@@ -46,6 +51,28 @@ async def read(request: Request, gateway: Gateway, decoder: msgspec.json.Decoder
     return parse(await read_body(request, gateway.settings.server.max_body_mib * 2**20), decoder)
 
 
+async def render(
+    request: Request, gateway: Gateway, conversation: Conversation, noun: str, max_tokens: int | None = None
+) -> Prompt:
+    """The prompt of an answer of at most `max_tokens`; what could not be enforced is told in a header.
+
+    `noun` is the request's field for its messages, as errors name it. Raises ApiError 400, and ClientGone when the client
+    leaves while a slow template runs.
+    """
+    if conversation.tools and not gateway.model.reads_tools:
+        raise _cannot_use_tools()
+    # In a thread: templates are programs of strangers, and long texts and big schemas take their time.
+    rendering = asyncio.to_thread(gateway.model.render, conversation, max_tokens)
+    try:
+        prompt = await while_connected(request.receive, rendering)
+    except ChatError as error:
+        raise (translate(error, noun) or error) from error
+    if not prompt.tokens:
+        raise bad_request("The conversation renders to an empty prompt.", noun, "invalid_value")
+    exchange_of(request).warn(prompt.warnings)
+    return prompt
+
+
 async def begin(
     request: Request,
     gateway: Gateway,
@@ -61,17 +88,10 @@ async def begin(
 ) -> Begun:
     """Render the conversation and make its generation, with `wishes.n` choices.
 
-    `noun` is the request's field for its messages, as errors name it. `max_tokens` None: the checkpoint's default, or what the
-    window leaves. Raises ApiError, ChatError, RequestFailed, and ClientGone when the client leaves while a slow template runs.
+    `noun` as for `render`. `max_tokens` None: the checkpoint's default, or what the window leaves. Raises as `render` does.
     """
-    if conversation.tools and not gateway.model.reads_tools:
-        raise _cannot_use_tools()
-    # In a thread: templates are programs of strangers, and long texts and big schemas take their time.
     limits = [limit for limit in (max_tokens, gateway.window_tokens) if limit is not None]
-    rendering = asyncio.to_thread(gateway.model.render, conversation, min(limits, default=None))
-    prompt = await while_connected(request.receive, rendering)
-    if not prompt.tokens:
-        raise bad_request("The conversation renders to an empty prompt.", noun, "invalid_value")
+    prompt = await render(request, gateway, conversation, noun, min(limits, default=None))
     sampling = sampling_of(
         wishes,
         gateway.model,
@@ -94,11 +114,31 @@ async def begin(
         eager=stream,
         every_token=every_token,
     )
-    exchange = exchange_of(request)
-    exchange.generation = generation
+    exchange_of(request).generation = generation
     generation.turn = gateway.examine(conversation, prompt)
-    exchange.warn(prompt.warnings)
     return Begun(prompt, generation)
+
+
+async def whole_answer(request: Request, body: Coroutine[Any, Any, bytes], noun: str) -> Response:
+    """The answer that is not streamed, when `body` has made its JSON. Raises ApiError, and ClientGone when the client leaves."""
+    try:
+        return Response(await while_connected(request.receive, body), media_type="application/json")
+    except RequestFailed as error:
+        raise (translate(error, noun) or error) from error
+
+
+async def unenforced(promise: Prompt | Constraint, answers: Sequence[Sequence[Event]]) -> dict[str, list[str]]:
+    """The field `warnings` of an answer: what no grammar could promise, and where an answer broke it; {} if all was enforced."""
+    if not promise.warnings:
+        return {}
+    # In a thread: schemas and answers may be large, and the first check loads a library.
+    found = await asyncio.to_thread(lambda: [warning for events in answers for warning in violations(promise.checks, events)])
+    return {"warnings": [*promise.warnings, *found]}
+
+
+def cache_lost(usage: Usage) -> dict[str, str]:
+    """The field `cache` among the details of a prompt's usage: there only when little of the turn before was reused."""
+    return {} if usage.cache_lost is None else {"cache": usage.cache_lost}
 
 
 def event_stream(

@@ -69,19 +69,22 @@ def from_failure(error: RequestError, retry_after_s: float | None = None, param:
     return ApiError(status, error.message, kind=kind, param=param, code=error.code, headers=headers)
 
 
-def translate(error: Exception, param: str | None = None) -> ApiError | None:
-    """The answer for an exception of a lower layer, or None when it is none that a client may be told about."""
+def translate(error: Exception, noun: str = "messages") -> ApiError | None:
+    """The answer for an exception of a lower layer, or None when it is none that a client may be told about.
+
+    `noun`: the request's field for what is put to the model, blamed when nothing smaller is at fault.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestFailed):
         overflow = error.error.code == OVERFLOW_CODE
-        return from_failure(error.error, error.retry_after_s, param if overflow else None)
+        return from_failure(error.error, error.retry_after_s, noun if overflow else None)
     if isinstance(error, UnknownModel):
         return from_failure(error.error, param="model")
     if isinstance(error, ChatError):
         if error.param is not None:
             return bad_request(str(error), error.param, "invalid_value")
-        return bad_request(f"The conversation cannot be rendered for this model: {error}", "messages", "invalid_conversation")
+        return bad_request(f"The conversation cannot be rendered for this model: {error}", noun, "invalid_conversation")
     return None
 
 

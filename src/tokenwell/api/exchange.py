@@ -115,8 +115,8 @@ class Front:
         if generation is not None:
             usage = generation.usage()
             fields |= {"prompt": usage.prompt_tokens, "cached": usage.cached_tokens, "completion": usage.completion_tokens}
-            if generation.cache_lost:
-                fields["cache"] = generation.cache_verdict()
+            if usage.cache_lost is not None:
+                fields["cache"] = usage.cache_lost
             first, last = generation.first_token_at, generation.last_token_at
             if first is not None and last is not None:
                 ttft_s = first - exchange.started

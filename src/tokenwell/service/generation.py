@@ -64,6 +64,7 @@ class Usage:
     completion_tokens: int
     cached_tokens: int
     reasoning_tokens: int
+    cache_lost: str | None = None  # why less than half of the turn before was in the prefix cache
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Generation:
             completion_tokens=sum(self._counts),
             cached_tokens=sum(self._cached[index] for index in firsts),
             reasoning_tokens=sum(stream.reasoning_tokens for stream in self._streams),
+            cache_lost=self._cache_lost(),
         )
 
     def cache_verdict(self) -> str | None:
@@ -142,10 +144,9 @@ class Generation:
         cached = self._cached[0] if self.first_token_at is not None else None
         return self.turn.verdict(cached, self._kept)
 
-    @property
-    def cache_lost(self) -> bool:
-        """Whether the engine has told that less than half of the turn before was reused."""
-        return self.turn is not None and self.first_token_at is not None and self.turn.lost(self._cached[0])
+    def _cache_lost(self) -> str | None:
+        told = self.turn is not None and self.first_token_at is not None and self.turn.lost(self._cached[0])
+        return self.cache_verdict() if told else None
 
     def completion_tokens(self, index: int) -> int:
         """Tokens of one choice so far."""
@@ -218,7 +219,7 @@ class Generation:
                 stop_reason = output.stop_id
         if stream.stopped is not None:
             tokens = tokens[:used]
-            events += stream.finish(cut=False)
+            events += stream.finish(cut=True)  # a call that a stop string ends is half a call, as at the length limit
             finish, stop_reason = "stop", stream.stopped
             if output.finish is None:
                 self._supervisor.abort(self._job, index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -11,17 +10,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import Begun, begin, event_stream, read
+from tokenwell.api.answering import Begun, begin, cache_lost, event_stream, read, render, unenforced, whole_answer
 from tokenwell.api.anthropic.blocks import BlockStream, blocks_of, encode, event
 from tokenwell.api.anthropic.errors import error_body
 from tokenwell.api.anthropic.options import conversation_of
 from tokenwell.api.anthropic.requests import MessagesRequest
-from tokenwell.api.errors import ApiError, translate
+from tokenwell.api.errors import ApiError
 from tokenwell.api.exchange import exchange_of
-from tokenwell.api.sse import while_connected
+from tokenwell.chat.events import Event
 from tokenwell.service.gateway import Gateway
 from tokenwell.service.generation import Piece, Usage, Whole
-from tokenwell.service.job import RequestFailed
 
 _decoder = msgspec.json.Decoder(MessagesRequest)
 _PING = event("ping")
@@ -70,11 +68,7 @@ class Messages:
                 error_frames=error_frames,
                 noun="messages",
             )
-        try:
-            body = await while_connected(request.receive, answer.whole(request))
-        except RequestFailed as error:
-            raise (translate(error, "messages") or error) from error
-        return Response(body, media_type="application/json")
+        return await whole_answer(request, answer.whole(request), "messages")
 
     async def count_tokens(self, request: Request) -> Response:
         """How many tokens the prompt of such a request has."""
@@ -82,8 +76,7 @@ class Messages:
         self._gateway.catalogue.resolve(wanted.model)
         conversation, warnings = conversation_of(wanted)
         exchange_of(request).warn(warnings)
-        rendering = asyncio.to_thread(self._gateway.model.render, conversation)
-        prompt = await while_connected(request.receive, rendering)
+        prompt = await render(request, self._gateway, conversation, "messages")
         return Response(encode({"input_tokens": len(prompt.tokens)}), media_type="application/json")
 
 
@@ -91,6 +84,7 @@ class _Answer:
     """Turns one generation into a message or into its events."""
 
     def __init__(self, begun: Begun, model: str, *, show_thinking: bool) -> None:
+        self._prompt = begun.prompt
         self._generation = begun.generation
         self._show_thinking = show_thinking
         self._head: dict[str, Any] = {
@@ -106,7 +100,8 @@ class _Answer:
             [whole] = await generation.collect()
         exchange_of(request).finish = whole.finish
         blocks = blocks_of(whole.events, self._show_thinking)
-        return encode({**self._head, "content": blocks, **_ending(whole), "usage": usage_of(generation.usage())})
+        more = await unenforced(self._prompt, [whole.events])
+        return encode({**self._head, "content": blocks, **_ending(whole), "usage": usage_of(generation.usage()), **more})
 
     async def frames(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The events as they come; b"" after a bare wake-up.
@@ -119,17 +114,21 @@ class _Answer:
             start = {**self._head, "content": [], "stop_reason": None, "stop_sequence": None}
             yield event("message_start", message=start | {"usage": usage_of(generation.usage())}) + _PING
             ending: Piece | None = None
+            kept: list[Event] = []  # if they are checked at the end
             while not generation.done:
                 out: list[bytes] = []
                 for piece in await generation.next():
                     out.append(blocks.feed(piece.events))
+                    if self._prompt.checks:
+                        kept += piece.events
                     if piece.finish is not None:
                         ending = piece
                 yield b"".join(out)
             assert ending is not None  # the generation is done because a piece said so
             exchange_of(request).finish = ending.finish
+            more = await unenforced(self._prompt, [kept])
             usage = usage_of(generation.usage())
-            yield blocks.close() + event("message_delta", delta=_ending(ending), usage=usage) + event("message_stop")
+            yield blocks.close() + event("message_delta", delta=_ending(ending), usage=usage, **more) + event("message_stop")
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
@@ -143,6 +142,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
         "server_tool_use": None,
         "service_tier": "standard",
+        **cache_lost(usage),
     }
 
 

@@ -8,8 +8,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import Begun, begin, read
-from tokenwell.api.errors import bad_request, translate
+from tokenwell.api.answering import Begun, begin, read, unenforced, whole_answer
+from tokenwell.api.errors import bad_request
 from tokenwell.api.exchange import exchange_of
 from tokenwell.api.openai.constraints import check_together
 from tokenwell.api.openai.conversation import conversation_of
@@ -17,12 +17,9 @@ from tokenwell.api.openai.envelope import DONE, Envelope, chunk_stream, encode, 
 from tokenwell.api.openai.logprobs import Json, TokenNames, chat_logprobs, prompt_logprobs
 from tokenwell.api.openai.message import delta_of, message_of
 from tokenwell.api.openai.requests import ChatRequest
-from tokenwell.api.sse import while_connected
 from tokenwell.chat.events import Content, Event
-from tokenwell.chat.grammar.checks import violations
 from tokenwell.service.gateway import Gateway
 from tokenwell.service.generation import Piece, Whole
-from tokenwell.service.job import RequestFailed
 
 _decoder = msgspec.json.Decoder(ChatRequest)
 
@@ -59,11 +56,7 @@ class ChatCompletions:
         answer = _Answer(gateway, wanted, begun, model)
         if wanted.stream:
             return chunk_stream(request, gateway, begun.generation, answer.envelope, answer.frames(request), "messages")
-        try:
-            body = await while_connected(request.receive, answer.whole(request))
-        except RequestFailed as error:
-            raise (translate(error, "messages") or error) from error
-        return Response(body, media_type="application/json")
+        return await whole_answer(request, answer.whole(request), "messages")
 
 
 class _Answer:
@@ -94,7 +87,8 @@ class _Answer:
         if self._wanted.prompt_logprobs is not None:
             more["prompt_logprobs"] = prompt_logprobs(self._prompt.tokens, wholes[0].prompt_logprobs or [], self._names)
         choices = [self._choice(index, whole) for index, whole in enumerate(wholes)]
-        return self.envelope.whole(choices, generation.usage(), **more, **self._warnings([whole.events for whole in wholes]))
+        more |= await unenforced(self._prompt, [whole.events for whole in wholes])
+        return self.envelope.whole(choices, generation.usage(), **more)
 
     async def frames(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The chunks as they come; b"" after a bare wake-up."""
@@ -120,15 +114,8 @@ class _Answer:
                         finishes.add(piece.finish)
                 yield b"".join(out)
             exchange_of(request).finish = ",".join(sorted(finishes))
-            yield self.envelope.chunk([], usage=usage_of(generation.usage()), **self._warnings(kept)) + DONE
-
-    def _warnings(self, answers: list[list[Event]]) -> Json:
-        """What is told in the answer about what no grammar could promise: nothing, if everything was enforced."""
-        checks = self._prompt.checks
-        if not self._prompt.warnings:
-            return {}
-        found = [warning for events in answers for warning in violations(checks, events)]
-        return {"warnings": [*self._prompt.warnings, *found]}
+            more = await unenforced(self._prompt, kept)
+            yield self.envelope.chunk([], usage=usage_of(generation.usage()), **more) + DONE
 
     def _first_chunks(self) -> bytes:
         """The role of every choice, and what the client wants repeated."""

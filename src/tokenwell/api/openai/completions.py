@@ -10,8 +10,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import check_window, expand, read
-from tokenwell.api.errors import bad_request, translate
+from tokenwell.api.answering import check_window, expand, read, unenforced, whole_answer
+from tokenwell.api.errors import bad_request
 from tokenwell.api.exchange import exchange_of
 from tokenwell.api.openai.constraints import check_together, output_of
 from tokenwell.api.openai.envelope import DONE, Envelope, chunk_stream, encode, usage_of, wants_usage
@@ -20,10 +20,10 @@ from tokenwell.api.openai.requests import CompletionRequest
 from tokenwell.api.sampling import check_token_ids, sampling_of, stop_rules
 from tokenwell.api.sse import while_connected
 from tokenwell.chat.events import Content, Event, Reasoning
+from tokenwell.chat.grammar.constraint import Constraint
 from tokenwell.chat.model import ChatModel
 from tokenwell.service.gateway import Gateway
 from tokenwell.service.generation import Generation, Piece, Whole
-from tokenwell.service.job import RequestFailed
 from tokenwell.wire.messages import TokenLogprob
 
 DEFAULT_MAX_TOKENS = 16
@@ -61,18 +61,13 @@ class Completions:
         # In a thread like the tokeniser: a client's schema or grammar may be large.
         output = output_of(wanted)
         constraint = await while_connected(request.receive, asyncio.to_thread(gateway.model.constrain_text, output))
-        if constraint.warnings:
-            exchange_of(request).headers["x-tokenwell-warning"] = "; ".join(constraint.warnings)
+        exchange_of(request).warn(constraint.warnings)
         generation = self._generation(wanted, prompts, constraint.grammar)
         exchange_of(request).generation = generation
-        answer = _Answer(gateway.model, wanted, prompts, generation, model)
+        answer = _Answer(gateway.model, wanted, prompts, constraint, generation, model)
         if wanted.stream:
             return chunk_stream(request, gateway, generation, answer.envelope, answer.frames(request), "prompt")
-        try:
-            body = await while_connected(request.receive, answer.whole(request))
-        except RequestFailed as error:
-            raise (translate(error, "prompt") or error) from error
-        return Response(body, media_type="application/json")
+        return await whole_answer(request, answer.whole(request), "prompt")
 
     def _tokenise(self, wanted: CompletionRequest, given: Sequence[str | list[int]]) -> list[_Prompt]:
         prompts = []
@@ -118,12 +113,19 @@ class _Answer:
     """Turns one generation into texts or into chunks."""
 
     def __init__(
-        self, model: ChatModel, wanted: CompletionRequest, prompts: list[_Prompt], generation: Generation, name: str
+        self,
+        model: ChatModel,
+        wanted: CompletionRequest,
+        prompts: list[_Prompt],
+        constraint: Constraint,
+        generation: Generation,
+        name: str,
     ) -> None:
         self.envelope = Envelope("cmpl-", "text_completion", name)
         self._model = model
         self._wanted = wanted
         self._prompts = prompts
+        self._constraint = constraint
         self._generation = generation
         self._per_prompt = wanted.n or 1
         names = TokenNames(model.tokenizer, bool(wanted.return_tokens_as_token_ids))
@@ -137,7 +139,8 @@ class _Answer:
             wholes = await generation.collect()
         exchange_of(request).finish = ",".join(sorted({whole.finish for whole in wholes}))
         choices = [self._choice(index, whole) for index, whole in enumerate(wholes)]
-        return self.envelope.whole(choices, generation.usage())
+        more = await unenforced(self._constraint, [whole.events for whole in wholes])
+        return self.envelope.whole(choices, generation.usage(), **more)
 
     async def frames(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The chunks as they come; b"" after a bare wake-up."""
@@ -146,11 +149,14 @@ class _Answer:
         tail = b',"logprobs":null,"finish_reason":null}]' + (b',"usage":null}\n\n' if self._usage_field else b"}\n\n")
         plain = not (self._wanted.logprobs is not None or self._wanted.return_token_ids or self._continuous)
         finishes: set[str] = set()
+        kept: list[list[Event]] = [[] for _ in range(count)]  # events, if they are checked at the end
         with self._generation as generation:
             yield b"".join(self._first_chunks())
             while not generation.done:
                 out: list[bytes] = []
                 for piece in await generation.next():
+                    if self._constraint.checks:
+                        kept[piece.index] += piece.events
                     if plain and piece.finish is None:
                         out.append(heads[piece.index] + encode(_text(piece.events)) + tail)
                     else:
@@ -159,7 +165,8 @@ class _Answer:
                         finishes.add(piece.finish)
                 yield b"".join(out)
             exchange_of(request).finish = ",".join(sorted(finishes))
-            yield self.envelope.chunk([], usage=usage_of(generation.usage())) + DONE
+            more = await unenforced(self._constraint, kept)
+            yield self.envelope.chunk([], usage=usage_of(generation.usage()), **more) + DONE
 
     def _first_chunks(self) -> list[bytes]:
         """What needs no engine: repeated prompts without logprobs, and the prompts' ids."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from tokenwell.api.answering import event_stream
+from tokenwell.api.answering import cache_lost, event_stream
 from tokenwell.api.openai.requests import GenerationFields
 from tokenwell.api.sse import EventStream, frame
 from tokenwell.service.gateway import Gateway
@@ -56,7 +56,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0, **cache_lost(usage)},
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning_tokens,
             "audio_tokens": 0,

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import Begun, begin, event_stream, read
+from tokenwell.api.answering import Begun, begin, event_stream, read, render, unenforced, whole_answer
 from tokenwell.api.errors import ApiError, bad_request, internal_error, translate
 from tokenwell.api.exchange import Exchange, exchange_of
 from tokenwell.api.responses.answer import Answer, response_id, stem_of
@@ -18,10 +18,8 @@ from tokenwell.api.responses.envelope import Envelope
 from tokenwell.api.responses.items import kept
 from tokenwell.api.responses.requests import CountRequest, CreateRequest, Json
 from tokenwell.api.responses.store import ResponseStore, Stored
-from tokenwell.api.sse import while_connected
-from tokenwell.chat.conversation import ChatError
+from tokenwell.chat.events import Event
 from tokenwell.service.gateway import Gateway
-from tokenwell.service.job import RequestFailed
 
 NOUN = "input"
 _SEALED = "reasoning.encrypted_content"
@@ -51,10 +49,22 @@ class Responses:
                 "`background` is not supported: stream the response, and cancel it by its id.", "background", "unsupported_value"
             )
         understood = await understand(wanted, self._store)
-        begun = await self._begin(request, wanted, understood)
+        exchange = exchange_of(request)
+        exchange.warn(understood.warnings)
+        if wanted.top_logprobs or "message.output_text.logprobs" in (wanted.include or ()):
+            exchange.warn(["logprobs are not told on this endpoint"])
+        begun = await begin(
+            request,
+            gateway,
+            understood.conversation,
+            wanted,
+            noun=NOUN,
+            max_tokens=wanted.max_output_tokens,
+            stream=bool(wanted.stream),
+        )
         stores = wanted.store is not False and self._store.stores
         envelope = Envelope(wanted, name, gateway.model, stores)
-        making = _Making(wanted, understood, begun, envelope, self._store if stores else None, exchange_of(request))
+        making = _Making(wanted, understood, begun, envelope, self._store if stores else None, exchange)
         if wanted.stream:
             return event_stream(
                 request,
@@ -65,11 +75,7 @@ class Responses:
                 error_frames=making.error_frames,
                 noun=NOUN,
             )
-        try:
-            body = await while_connected(request.receive, making.whole())
-        except RequestFailed as error:
-            raise (translate(error, NOUN) or error) from error
-        return _json(body)
+        return await whole_answer(request, making.whole(), NOUN)
 
     async def retrieve(self, request: Request) -> Response:
         """A stored response, or one that is being streamed, as it stands."""
@@ -128,34 +134,9 @@ class Responses:
         wanted = await read(request, gateway, _count)
         gateway.catalogue.resolve(wanted.model)
         understood = await understand(wanted, self._store)
-        try:
-            rendering = asyncio.to_thread(gateway.model.render, understood.conversation)
-            prompt = await while_connected(request.receive, rendering)
-        except ChatError as error:
-            raise _unrendered(error) from error
+        exchange_of(request).warn(understood.warnings)
+        prompt = await render(request, gateway, understood.conversation, NOUN)
         return _json({"object": "response.input_tokens", "input_tokens": len(prompt.tokens)})
-
-    async def _begin(self, request: Request, wanted: CreateRequest, understood: Understood) -> Begun:
-        try:
-            begun = await begin(
-                request,
-                self._gateway,
-                understood.conversation,
-                wanted,
-                noun=NOUN,
-                max_tokens=wanted.max_output_tokens,
-                stream=bool(wanted.stream),
-            )
-        except ChatError as error:
-            raise _unrendered(error) from error
-        warnings = [*understood.warnings]
-        if wanted.top_logprobs or "message.output_text.logprobs" in (wanted.include or ()):
-            warnings.append("logprobs are not told on this endpoint")
-        if warnings:
-            headers = exchange_of(request).headers
-            known = headers.get("x-tokenwell-warning")
-            headers["x-tokenwell-warning"] = "; ".join([known, *warnings] if known else warnings)
-        return begun
 
     async def _stored(self, id: str) -> Stored:
         stored = await self._store.get(id)
@@ -176,8 +157,11 @@ class _Making:
         store: ResponseStore | None,
         exchange: Exchange,
     ) -> None:
+        self._prompt = begun.prompt
         self._generation = begun.generation
         self._envelope = envelope
+        self._events: list[Event] = []  # if they are checked at the end
+        self._unenforced: Json = {}
         self._store = store
         self._exchange = exchange
         self._last_words: bytes | None = None  # frames that somebody else than the generation ended the stream with
@@ -188,20 +172,24 @@ class _Making:
         self.answer = Answer(
             stem,
             understood.box,
-            lambda answer: envelope.around(answer, begun.generation.usage()),
+            self._response,
             summarised=options is not None and (options.summary or options.generate_summary) not in (None, "none"),
             sealed=_SEALED in (wanted.include or ()),
         )
 
-    async def whole(self) -> Json:
-        """The complete response."""
+    def _response(self, answer: Answer) -> Json:
+        return self._envelope.around(answer, self._generation.usage()) | self._unenforced
+
+    async def whole(self) -> bytes:
+        """The complete response as JSON."""
         with self._generation as generation:
             [whole] = await generation.collect()
+        self._unenforced = dict(await unenforced(self._prompt, [whole.events]))
         self.answer.feed(whole.events)
         self.answer.end(whole.finish)
         self._exchange.finish = whole.finish
         await self._keep()
-        return self.answer.response()
+        return _encode(self.answer.response())
 
     async def frames(self, running: dict[str, _Making]) -> AsyncGenerator[bytes, None]:
         """The events as they come; b"" after a bare wake-up. Listed in `running` meanwhile if it is to be stored."""
@@ -218,7 +206,11 @@ class _Making:
                         if answer.ended:  # cancelled while this was on its way
                             break
                         out += answer.feed(piece.events)
+                        if self._prompt.checks:
+                            self._events += piece.events
                         finish = piece.finish or finish
+                    if finish is not None:
+                        self._unenforced = dict(await unenforced(self._prompt, [self._events]))
                     if finish is not None and not answer.ended:
                         out += answer.end(finish)
                         self._exchange.finish = finish
@@ -274,9 +266,3 @@ def _limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= _MAX_PAGE):
         raise bad_request(f"`limit` must be a whole number from 1 to {_MAX_PAGE}.", "limit", "invalid_value")
     return int(text)
-
-
-def _unrendered(error: ChatError) -> ApiError:
-    if error.param is not None:
-        return bad_request(str(error), error.param, "invalid_value")
-    return bad_request(f"The conversation cannot be rendered for this model: {error}", NOUN, "invalid_conversation")

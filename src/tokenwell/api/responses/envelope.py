@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from tokenwell.api.answering import cache_lost
 from tokenwell.api.responses.answer import Answer, response_id
 from tokenwell.api.responses.requests import CreateRequest, Json
 from tokenwell.chat.model import ChatModel
@@ -45,7 +46,7 @@ def usage_of(usage: Usage) -> Json:
     return {
         "input_tokens": usage.prompt_tokens,
         # Writing to the cache is part of computing a prompt and costs nothing of its own.
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0, **cache_lost(usage)},
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
