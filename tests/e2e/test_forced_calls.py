@@ -25,11 +25,11 @@ def visible(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_forced_calls_are_valid(checkpoint: Path, tmp_path: Path, format: str) -> None:
-    first = 20 * FORMATS.index(format)
-    assert forced_calls(checkpoint, tmp_path / "log", format, range(first, first + 12)) == []
+    first = 28 * FORMATS.index(format)
+    assert forced_calls(checkpoint, tmp_path / "log", format, range(first, first + 7)) == []
 
 
 @pytest.mark.parametrize("format", VISIBLE)
 def test_forced_calls_are_valid_with_marks_that_are_not_special(visible: Path, tmp_path: Path, format: str) -> None:
-    first = 140 + 12 * VISIBLE.index(format)
-    assert forced_calls(visible, tmp_path / "log", format, range(first, first + 12)) == []
+    first = 140 + 15 * VISIBLE.index(format)
+    assert forced_calls(visible, tmp_path / "log", format, range(first, first + 7)) == []

@@ -32,8 +32,8 @@ LENGTHS = (3, 9, 17, 24, 31, 40, 52, 61)
 NEW_TOKENS = 96
 WINDOW = 192
 CHUNK = 16
-# Once more with the keys that published files use where transformers writes others.
-PUBLISHED = ("gemma4-e-hub", "gemma4-moe-hub", "gpt-oss-mxfp4-hub", "llama3-hub", "qwen3-moe-hub")
+# Once more with the keys that published files use where transformers writes others: only reading them differs.
+PUBLISHED = ("gemma4-e", "gemma4-moe", "gpt-oss-mxfp4", "llama3", "qwen3-moe")
 
 
 def prompts() -> list[list[int]]:
@@ -78,10 +78,10 @@ def judge(folder: Path, service: Service, prompt: list[int]) -> tuple[list[int],
     return table[len(prompt) - 1 : -1].argmax(-1).tolist(), table
 
 
-@pytest.fixture(scope="module", params=[*RECIPES, *PUBLISHED])
+@pytest.fixture(scope="module", params=RECIPES)
 def pair(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    name = request.param.removesuffix("-hub")
-    folder = tiny(name, hub_style=request.param.endswith("-hub"))
+    name = request.param
+    folder = tiny(name)
     logs = tmp_path_factory.mktemp("parity")
     small = [
         f"--max-num-batched-tokens={CHUNK}",
@@ -134,7 +134,7 @@ def test_prompt_logprobs(pair: Pair) -> None:
 
 def test_after_a_prefix_hit(pair: Pair) -> None:
     """The prompt plus some of its continuation: all of it but one token comes from the cache, generated tokens included."""
-    for prompt, (expected, _) in zip(prompts(), pair.expected, strict=True):
+    for prompt, (expected, _) in list(zip(prompts(), pair.expected, strict=True))[::2]:
         continuation(pair.whole, prompt)
         longer = prompt + expected[:32]
         response = complete(pair.whole, longer, 64)
@@ -167,3 +167,11 @@ def test_under_preemption(pair: Pair) -> None:
     assert answers == [expected for expected, _ in pair.expected]
     # Where all layers slide, a sequence's need is known when it is admitted: it waits, and none is preempted.
     assert (pair.chunked.metric("tokenwell_preemptions_total") > before) == pair.grows
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_keys(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    with services.serve(tiny(name, hub_style=True), tmp_path / "log", "--dtype=float32", "--threads=1") as service:
+        for prompt in prompts()[::3]:
+            expected, _ = judge(tiny(SAME_NUMBERS.get(name, name)), service, prompt)
+            assert continuation(service, prompt) == expected
