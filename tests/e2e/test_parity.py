@@ -48,7 +48,8 @@ class Pair:
 
     whole: Service
     chunked: Service
-    expected: list[tuple[list[int], torch.Tensor]]  # per prompt: continuation, log-probabilities
+    given: list[list[int]]  # per prompt: how the first service went on, alone and with nothing in its cache
+    expected: list[tuple[list[int], torch.Tensor]]  # per prompt: transformers' continuation, log-probabilities
     grows: bool  # some layer needs more pages as a sequence gets longer
 
 
@@ -72,9 +73,9 @@ def small_cache_gib(folder: Path) -> float:
     return (1.5 * sequence_pages(WINDOW, CHUNK, groups) + 1) * page_bytes / (1 << 30)
 
 
-def judge(folder: Path, service: Service, prompt: list[int]) -> tuple[list[int], torch.Tensor]:
-    """What transformers says of the service's continuation: the greedy token after each position, all log-probabilities."""
-    table = logprobs(folder, prompt + continuation(service, prompt))
+def judge(folder: Path, prompt: list[int], given: list[int]) -> tuple[list[int], torch.Tensor]:
+    """What transformers says of a continuation: the greedy token after each position, all log-probabilities."""
+    table = logprobs(folder, prompt + given)
     return table[len(prompt) - 1 : -1].argmax(-1).tolist(), table
 
 
@@ -93,8 +94,10 @@ def pair(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytest.Te
     try:
         services.wait_healthy(whole)
         services.wait_healthy(chunked)
-        expected = [judge(tiny(SAME_NUMBERS.get(name, name)), whole, prompt) for prompt in prompts()]
-        yield Pair(whole, chunked, expected, grows(folder))
+        given = [continuation(whole, prompt) for prompt in prompts()]
+        same = tiny(SAME_NUMBERS.get(name, name))
+        expected = [judge(same, prompt, ids) for prompt, ids in zip(prompts(), given, strict=True)]
+        yield Pair(whole, chunked, given, expected, grows(folder))
     finally:
         services.stop(whole)
         services.stop(chunked)
@@ -124,8 +127,7 @@ def check_prompt_logprobs(service: Service, pair: Pair) -> None:
 
 
 def test_one_request_at_a_time(pair: Pair) -> None:
-    for prompt, (expected, _) in zip(prompts(), pair.expected, strict=True):
-        assert continuation(pair.whole, prompt) == expected
+    assert pair.given == [expected for expected, _ in pair.expected]
 
 
 def test_prompt_logprobs(pair: Pair) -> None:
@@ -173,5 +175,5 @@ def test_under_preemption(pair: Pair) -> None:
 def test_published_keys(name: str, tiny: Tiny, tmp_path: Path) -> None:
     with services.serve(tiny(name, hub_style=True), tmp_path / "log", "--dtype=float32", "--threads=1") as service:
         for prompt in prompts()[::3]:
-            expected, _ = judge(tiny(SAME_NUMBERS.get(name, name)), service, prompt)
-            assert continuation(service, prompt) == expected
+            given = continuation(service, prompt)
+            assert judge(tiny(SAME_NUMBERS.get(name, name)), prompt, given)[0] == given
