@@ -31,6 +31,7 @@ LONGEST_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0  # an engine that served this long was not part of a crash loop
 FIRST_HEARTBEAT_S = 120.0  # interpreter start and imports, before the heartbeat thread can exist
 SHUTDOWN_S = 3.0  # how long an engine that was asked to leave may take
+LAST_WORDS_S = 0.1  # how long what an engine said before its end may be on its way
 
 _log = logging.getLogger("tokenwell.supervisor")
 
@@ -248,7 +249,9 @@ class Supervisor:
                 if engine.fatal is not None:  # says more than the exit status that follows it
                     return _Loss(engine.fatal.message, engine.fatal.retry)
                 if ended.done():
-                    return _Loss(ended.result())
+                    await self._pause(LAST_WORDS_S)
+                    fatal = engine.fatal
+                    return _Loss(ended.result()) if fatal is None else _Loss(fatal.message, fatal.retry)
                 if engine.ready is not None and self._serving is None:
                     self._greet(engine, engine.ready)
                 now = time.monotonic()
