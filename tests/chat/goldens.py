@@ -16,7 +16,7 @@ from tests.tiny.tokenizer import tokenizer_json
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Encoder
 
-from tokenwell.chat.conversation import Prompt
+from tokenwell.chat.conversation import Conversation, Prompt
 from tokenwell.chat.defaults import Defaults
 from tokenwell.chat.events import Content, Event, Reasoning, ToolArguments, ToolEnd, ToolStart
 from tokenwell.chat.formats import FORMATS
@@ -128,7 +128,7 @@ class Replayer:
 
     def read_ids(self, golden: Golden, groups: Iterable[list[int]]) -> tuple[list[Event], bool]:
         """The same for token ids, through the detokeniser."""
-        stream = self.model.stream(Prompt("", [], tools=golden.tools, reasoning=golden.reasoning), "golden")
+        stream = self.model.stream(Prompt(Conversation(()), "", [], tools=golden.tools, reasoning=golden.reasoning), "golden")
         events = [event for group in groups for event in stream.feed(group)] + stream.finish(golden.cut)
         return joined(events), stream.called
 

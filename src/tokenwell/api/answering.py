@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -33,7 +33,15 @@ from tokenwell.wire.errors import RequestError
 from tokenwell.wire.messages import Generate
 from tokenwell.wire.sampling import Sampling
 
+
+class Named(Protocol):
+    """A request that says which model is to answer, or leaves it open."""
+
+    model: str | None
+
+
 T = TypeVar("T")
+N = TypeVar("N", bound=Named)
 
 _UNBOUNDED = 2**31 - 1  # "what is left": clamped to the window before the engine sees it
 
@@ -49,6 +57,16 @@ class Begun:
 async def read(request: Request, gateway: Gateway, decoder: msgspec.json.Decoder[T]) -> T:
     """The typed body. Raises ApiError 400 or 413."""
     return parse(await read_body(request, gateway.settings.server.max_body_mib * 2**20), decoder)
+
+
+async def accept(request: Request, gateway: Gateway, decoder: msgspec.json.Decoder[N]) -> tuple[N, str]:
+    """The typed body of a request that wants an answer, and the model's name to answer with.
+
+    Raises ApiError as `read` does, RequestFailed when no request can be taken now, UnknownModel.
+    """
+    wanted = await read(request, gateway, decoder)
+    gateway.admit()
+    return wanted, gateway.catalogue.resolve(wanted.model)
 
 
 async def render(
@@ -115,7 +133,7 @@ async def begin(
         every_token=every_token,
     )
     exchange_of(request).generation = generation
-    generation.turn = gateway.examine(conversation, prompt)
+    generation.turn = gateway.examine(prompt)
     return Begun(prompt, generation)
 
 

@@ -70,6 +70,7 @@ class Check(msgspec.Struct, frozen=True):
 class Prompt(msgspec.Struct, frozen=True):
     """A rendered conversation, and how its answer is held to what was asked for and read."""
 
+    conversation: Conversation  # in its canonical spelling
     text: str
     tokens: list[int]
     continues: bool = False  # the answer goes on inside the last message instead of starting a new one

@@ -14,6 +14,7 @@ from tokenwell.chat.events import Event
 from tokenwell.chat.formats import FORMATS
 from tokenwell.chat.formats.bound import bind
 from tokenwell.chat.formats.choose import Checkpoint, choose
+from tokenwell.chat.formats.plain import PLAIN
 from tokenwell.chat.grammar.answer import Vocabulary
 from tokenwell.chat.grammar.constraint import Constrainer, Constraint
 from tokenwell.chat.literal import Breaker
@@ -24,6 +25,8 @@ from tokenwell.chat.template import Template
 from tokenwell.chat.tokenizer import Tokenizer
 from tokenwell.wire.errors import SettingsError
 from tokenwell.wire.messages import Choice
+
+_PLAIN = bind(PLAIN, {})  # how raw completions are read
 
 
 class ChatModel:
@@ -52,8 +55,8 @@ class ChatModel:
         self._renderer = Renderer(template, tokenizer.named)
         chosen = choose(self._checkpoint(), chat_format)
         self.format = chosen.bound
-        self._renderer.breaker = Breaker(self._special_texts(), self._thinking_marks())
-        visible = {text: id for text, id in tokenizer.added.items() if id not in tokenizer.special_ids}
+        self._renderer.breaker = Breaker(list(tokenizer.special), self._thinking_marks())
+        visible = {text: id for text, id in tokenizer.added.items() if text not in tokenizer.special}
         stops = frozenset(defaults.stop_ids)
         thinks = self._knows_thinking()
         vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.special_ids, stops, visible, thinks)
@@ -94,6 +97,7 @@ class ChatModel:
         reasoning = self._starts_in_reasoning(text, conversation.continue_final_message)
         constraint = self._constrainer.constrain(conversation, reasoning, max_tokens)
         return Prompt(
+            conversation=conversation,
             text=text,
             tokens=tokens,
             continues=conversation.continue_final_message,
@@ -111,9 +115,6 @@ class ChatModel:
     def canonical(self, conversation: Conversation) -> Conversation:
         """The conversation in the one spelling that `render` gives it first."""
         return canonical(conversation, self._keep_nonces)
-
-    def _special_texts(self) -> list[str]:
-        return [text for text, id in self.tokenizer.added.items() if id in self.tokenizer.special_ids]
 
     def _thinking_marks(self) -> tuple[str, ...]:
         thinking = self.format.format.thinking
@@ -153,7 +154,7 @@ class ChatModel:
         continues = prompt is None or prompt.continues
         detokenizer = Detokenizer(self.tokenizer, stop, include_stop, skip_special_tokens, continues)
         if prompt is None:
-            return TextStream(detokenizer, Parser(bind(FORMATS["plain"], {})))
+            return TextStream(detokenizer, Parser(_PLAIN))
         return TextStream(detokenizer, Parser(self.format, prompt.tools, prompt.reasoning, id), self.format.ids)
 
     def _checkpoint(self) -> Checkpoint:
@@ -164,7 +165,7 @@ class ChatModel:
             sources=() if self.template is None else tuple(self.template.sources.values()),
             # Calls that are told in our own words are not a notation of the model's.
             reads_tools=abilities.reads_tools and TOOLS_AS_TEXT not in abilities.repairs,
-            special={text: id for text, id in tokenizer.added.items() if id in tokenizer.special_ids},
+            special=tokenizer.special,
             stops=tuple(token for id in self.defaults.stop_ids if (token := tokenizer.token_of(id)) is not None),
         )
 

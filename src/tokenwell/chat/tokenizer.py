@@ -26,7 +26,8 @@ class Tokenizer:
         self.spelling = Spelling.of(_decoder_of(encoder))
         added = encoder.get_added_tokens_decoder()
         self.added: dict[str, int] = {token.content: id for id, token in added.items()}
-        self.special_ids = frozenset(id for id, token in added.items() if token.special)
+        self.special = {token.content: id for id, token in added.items() if token.special}
+        self.special_ids = frozenset(self.special.values())
         # Ids may have holes, so the count of tokens is not the bound that ids must stay below.
         self.vocab_size = max([*encoder.get_vocab(with_added_tokens=True).values(), -1]) + 1
         self._bytes: dict[int, bytes] = {}

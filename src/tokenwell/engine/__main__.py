@@ -8,10 +8,9 @@ import sys
 
 from tokenwell.config.load import preset_environment
 from tokenwell.wire.channel import EngineChannel
-from tokenwell.wire.errors import SettingsError, TokenwellError
-from tokenwell.wire.messages import Fatal
+from tokenwell.wire.program import run
 from tokenwell.wire.pulse import Pulse
-from tokenwell.wire.spec import EngineSpec, decode_spec
+from tokenwell.wire.spec import EngineSpec
 
 log = logging.getLogger("tokenwell.engine")
 
@@ -20,26 +19,7 @@ def main() -> int:
     """Load, report Ready, serve. The exit status is 0 only after a Shutdown."""
     parser = argparse.ArgumentParser(prog="python -m tokenwell.engine", description="A Tokenwell engine process.")
     parser.add_argument("--spec", required=True, help="an EngineSpec as JSON")
-    try:
-        spec = decode_spec(parser.parse_args().spec)
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    logging.basicConfig(level=spec.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    channel = EngineChannel(spec.commands, spec.events)
-    try:
-        _serve(spec, channel)
-    except TokenwellError as error:
-        log.error("%s", error)
-        channel.send(Fatal(str(error), retry=False))
-        return 1
-    except Exception as error:
-        log.exception("the engine ends itself")
-        channel.send(Fatal(f"{type(error).__name__}: {error}", retry=True))
-        return 1
-    finally:
-        channel.close()
-    return 0
+    return run(parser.parse_args().spec, _serve, log)
 
 
 def _serve(spec: EngineSpec, channel: EngineChannel) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tokenwell.chat.conversation import Conversation, Prompt
+from tokenwell.chat.conversation import Prompt
 from tokenwell.chat.model import ChatModel
 from tokenwell.config.settings import Settings
 from tokenwell.service.cache_doctor import CacheDoctor, Turn
@@ -112,11 +112,11 @@ class Gateway:
             every_token=every_token,
         )
 
-    def examine(self, conversation: Conversation, prompt: Prompt) -> Turn | None:
+    def examine(self, prompt: Prompt) -> Turn | None:
         """How the prompt compares with the turn before it; None without a prefix cache. Takes milliseconds."""
         if not self.settings.engine.prefix_cache:
             return None
-        return self._doctor.examine(self.model.canonical(conversation), prompt.tokens)
+        return self._doctor.examine(prompt.conversation, prompt.tokens)
 
     # ------------------------------------------------------------------ leaving
 

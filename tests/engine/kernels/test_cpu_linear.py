@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
 import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engine.kernels.threads import at_once
 
 from tokenwell.engine.kernels import cpu_linear
 
@@ -111,19 +111,8 @@ def test_several_python_threads_and_any_number_of_pool_threads(kernels: cpu_line
             except AssertionError:
                 wrong.append(turn)
 
-    before = torch.get_num_threads()
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            threads = [threading.Thread(target=work) for _ in range(2)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
-            assert not wrong
-            assert not any(thread.is_alive() for thread in threads)
-    finally:
-        torch.set_num_threads(before)
+    at_once(work)
+    assert not wrong
 
 
 def test_many_rows_use_torch(kernels: cpu_linear.Kernels) -> None:

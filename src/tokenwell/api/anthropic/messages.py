@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import Begun, begin, cache_lost, event_stream, read, render, unenforced, whole_answer
+from tokenwell.api.answering import Begun, accept, begin, cache_lost, event_stream, read, render, unenforced, whole_answer
 from tokenwell.api.anthropic.blocks import BlockStream, blocks_of, encode, event
 from tokenwell.api.anthropic.errors import error_body
 from tokenwell.api.anthropic.options import conversation_of
@@ -35,9 +35,7 @@ class Messages:
     async def create(self, request: Request) -> Response:
         """Answer one request, streaming or not."""
         gateway = self._gateway
-        wanted = await read(request, gateway, _decoder)
-        gateway.admit()
-        model = gateway.catalogue.resolve(wanted.model)
+        wanted, model = await accept(request, gateway, _decoder)
         conversation, warnings = conversation_of(wanted)
         exchange = exchange_of(request)
         exchange.warn(warnings)

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import Begun, begin, read, unenforced, whole_answer
+from tokenwell.api.answering import Begun, accept, begin, unenforced, whole_answer
 from tokenwell.api.errors import bad_request
 from tokenwell.api.exchange import exchange_of
 from tokenwell.api.openai.constraints import check_together
@@ -33,9 +33,7 @@ class ChatCompletions:
     async def create(self, request: Request) -> Response:
         """Answer one request, streaming or not."""
         gateway = self._gateway
-        wanted = await read(request, gateway, _decoder)
-        gateway.admit()
-        model = gateway.catalogue.resolve(wanted.model)
+        wanted, model = await accept(request, gateway, _decoder)
         check_together(wanted)
         if wanted.top_logprobs and not wanted.logprobs:
             raise bad_request("`top_logprobs` needs `logprobs` to be true.", "top_logprobs", "invalid_value")
@@ -70,9 +68,8 @@ class _Answer:
         self._generation = begun.generation
         self._choices = wanted.n or 1
         field = gateway.settings.server.reasoning_field
-        self._reasoning_fields = (
-            ("reasoning_content", "reasoning") if field == "both" else (field,)
-        )  # clients read one or the other
+        # Clients read one name or the other.
+        self._reasoning_fields = ("reasoning_content", "reasoning") if field == "both" else (field,)
         self._names = TokenNames(gateway.model.tokenizer, bool(wanted.return_tokens_as_token_ids))
         self._usage_field, self._continuous = wants_usage(wanted)
 

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import check_window, expand, read, unenforced, whole_answer
+from tokenwell.api.answering import accept, check_window, expand, unenforced, whole_answer
 from tokenwell.api.errors import bad_request
 from tokenwell.api.exchange import exchange_of
 from tokenwell.api.openai.constraints import check_together, output_of
@@ -49,9 +49,7 @@ class Completions:
     async def create(self, request: Request) -> Response:
         """Answer one request, streaming or not."""
         gateway = self._gateway
-        wanted = await read(request, gateway, _decoder)
-        gateway.admit()
-        model = gateway.catalogue.resolve(wanted.model)
+        wanted, model = await accept(request, gateway, _decoder)
         check_together(wanted)
         _check(wanted)
         given = _split(wanted.prompt)

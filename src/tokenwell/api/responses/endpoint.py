@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokenwell.api.answering import Begun, begin, event_stream, read, render, unenforced, whole_answer
+from tokenwell.api.answering import Begun, accept, begin, event_stream, read, render, unenforced, whole_answer
 from tokenwell.api.errors import ApiError, bad_request, internal_error, translate
 from tokenwell.api.exchange import Exchange, exchange_of
 from tokenwell.api.responses.answer import Answer, response_id, stem_of
@@ -41,9 +41,7 @@ class Responses:
     async def create(self, request: Request) -> Response:
         """Answer one request, streaming or not."""
         gateway = self._gateway
-        wanted = await read(request, gateway, _create)
-        gateway.admit()
-        name = gateway.catalogue.resolve(wanted.model)
+        wanted, name = await accept(request, gateway, _create)
         if wanted.background:
             raise bad_request(
                 "`background` is not supported: stream the response, and cancel it by its id.", "background", "unsupported_value"

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenwell.chat.formats.gemma4 import STRING
 from tokenwell.chat.grammar.lark import SPELLED, Rules, alternatives, complaint, escaped, inline_json, literal, regex, sequence
-from tokenwell.chat.grammar.members import Member, members
+from tokenwell.chat.grammar.members import Member, listed, members
 from tokenwell.chat.grammar.patterns import searched
 from tokenwell.chat.grammar.shapes import Shapes
 from tokenwell.chat.grammar.text import COUNTED, text, until
@@ -116,10 +116,7 @@ class GemmaArguments:
         return body if low else f"({body})?"
 
     def _object(self, shape: dict[str, Any], where: str) -> str:
-        properties = dict(shape.get("properties", {}))
-        required = [name for name in shape.get("required", ()) if properties.get(name) is not False]
-        for name in required:
-            properties.setdefault(name, shape.get("additionalProperties", True))
+        properties, required = listed(shape)
         self.left_out += [f"{where}.{key}" for key in ("minProperties", "maxProperties") if key in shape]
         known = []
         for name in sorted(properties, key=str.lower):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tokenwell.chat.grammar.lark import Rules, alternatives
 
@@ -14,6 +15,15 @@ class Member:
 
     body: str
     required: bool
+
+
+def listed(shape: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """An object's properties by name, those that are only required included, and the names that must be there."""
+    properties = dict(shape.get("properties", {}))
+    required = [name for name in shape.get("required", ()) if properties.get(name) is not False]
+    for name in required:
+        properties.setdefault(name, shape.get("additionalProperties", True))
+    return properties, required
 
 
 def members(rules: Rules, known: Sequence[Member], other: str | None, separator: str) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from tokenwell.chat.grammar.lark import SPELLED, Rules, alternatives, escaped, inline_json, literal, regex
-from tokenwell.chat.grammar.members import Member, members
+from tokenwell.chat.grammar.members import Member, listed, members
 from tokenwell.chat.grammar.patterns import searched
 from tokenwell.chat.grammar.relax import fit
 from tokenwell.chat.grammar.schema import Read
@@ -48,10 +48,7 @@ class XmlArguments:
         self._shapes.widened.clear()
 
     def _object(self, shape: dict[str, Any], where: str) -> str:
-        properties = dict(shape.get("properties", {}))
-        required = [name for name in shape.get("required", ()) if properties.get(name) is not False]
-        for name in required:
-            properties.setdefault(name, shape.get("additionalProperties", True))
+        properties, required = listed(shape)
         self.left_out += [f"{where}.{key}" for key in ("minProperties", "maxProperties") if key in shape]
         known = []
         for name, node in properties.items():

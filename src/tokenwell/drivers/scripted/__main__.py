@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from tokenwell.chat.defaults import Defaults
@@ -18,10 +19,11 @@ from tokenwell.drivers.scripted.prefixes import Prefixes
 from tokenwell.drivers.scripted.writing import Writer
 from tokenwell.wire.cache import KvGroup
 from tokenwell.wire.channel import EngineChannel
-from tokenwell.wire.errors import CheckpointError, SettingsError, TokenwellError
-from tokenwell.wire.messages import Choice, Fatal, Ready
+from tokenwell.wire.errors import CheckpointError
+from tokenwell.wire.messages import Choice, Ready
+from tokenwell.wire.program import run
 from tokenwell.wire.pulse import Pulse
-from tokenwell.wire.spec import EngineSpec, decode_spec
+from tokenwell.wire.spec import EngineSpec
 
 _SEQUENCES = 256
 _CACHED_TOKENS = 4_194_304  # what the prefix cache remembers, unless the window is larger
@@ -48,32 +50,13 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Read the folder, report Ready, serve. The exit status is 0 only after a Shutdown."""
     options = _options()
-    try:
-        spec = decode_spec(options.spec)
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    logging.basicConfig(level=spec.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     behaviour = Behaviour(
         options.tpot_ms, options.ttft_ms, options.die_after, options.stall_after, options.garbage_after, options.once
     )
-    channel = EngineChannel(spec.commands, spec.events)
-    try:
-        _serve(spec, options.chat_format, behaviour, channel)
-    except TokenwellError as error:
-        log.error("%s", error)
-        channel.send(Fatal(str(error), retry=False))
-        return 1
-    except Exception as error:
-        log.exception("the engine ends itself")
-        channel.send(Fatal(f"{type(error).__name__}: {error}", retry=True))
-        return 1
-    finally:
-        channel.close()
-    return 0
+    return run(options.spec, partial(_serve, options.chat_format, behaviour), log)
 
 
-def _serve(spec: EngineSpec, chat_format: str, behaviour: Behaviour, channel: EngineChannel) -> None:
+def _serve(chat_format: str, behaviour: Behaviour, spec: EngineSpec, channel: EngineChannel) -> None:
     began = time.monotonic()
     pulse = Pulse(spec.events, spec.parent_pid)
     folder = Path(spec.checkpoint)
@@ -84,8 +67,7 @@ def _serve(spec: EngineSpec, chat_format: str, behaviour: Behaviour, channel: En
         raise CheckpointError(f"{folder}: its tokenizer has no eos_token, with which a scripted answer ends")
     # Only now: what a script says must not become a special token, but those of a prompt had to be read.
     tokenizer.encoder.encode_special_tokens = True
-    special = {text: id for text, id in tokenizer.added.items() if id in tokenizer.special_ids}
-    author = Author(tokenizer, Writer(bind(FORMATS[chat_format], special), tokenizer, end_id))
+    author = Author(tokenizer, Writer(bind(FORMATS[chat_format], tokenizer.special), tokenizer, end_id))
     window = spec.max_model_len or defaults.context_length
     if window is None:
         raise CheckpointError(f"{folder / 'config.json'}: max_position_embeddings is missing; say how long a request may be")
