@@ -48,6 +48,24 @@ ChatFormat = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N, xpu or xpu:N [auto].")]
 Dtype = Annotated[str | None, typer.Option("--dtype", metavar="DTYPE", help="auto, float32, bfloat16 or float16 [auto].")]
+Quantization = Annotated[
+    str | None,
+    typer.Option("--quantization", metavar="FORMAT", help="Weights on the device: auto (as stored), none, fp8 or mxfp4 [auto]."),
+]
+KvCacheDtype = Annotated[
+    str | None,
+    typer.Option("--kv-cache-dtype", metavar="DTYPE", help="Keys and values: auto (as computed in), bf16 or fp8 [auto]."),
+]
+LoadFormat = Annotated[
+    str | None,
+    typer.Option("--load-format", metavar="FORMAT", help="auto, or dummy: random weights, for planning and benchmarks [auto]."),
+]
+TensorParallel = Annotated[
+    str | None, typer.Option("--tp", metavar="N", help="Cards that compute every layer together (tensor parallel) [1].")
+]
+Replicas = Annotated[
+    str | None, typer.Option("--replicas", metavar="N", help="Engines behind this address, each on a device of its own [1].")
+]
 MaxModelLen = Annotated[
     str | None,
     typer.Option("--max-model-len", metavar="TOKENS", help="Window of a request, prompt and answer together [what fits]."),
@@ -61,6 +79,17 @@ MaxNumBatchedTokens = Annotated[
 ]
 KvCacheGib = Annotated[
     str | None, typer.Option("--kv-cache-gib", metavar="GIB", help="Memory for keys and values [from the free memory].")
+]
+GpuMemoryUtilization = Annotated[
+    str | None,
+    typer.Option("--gpu-memory-utilization", metavar="SHARE", help="Share of a card's memory that may be used [0.92]."),
+]
+PleOffload = Annotated[
+    str | None,
+    typer.Option("--ple-offload", metavar="WHEN", help="Gemma's per-layer tables in host memory: auto, on or off [auto]."),
+]
+NoGraphs = Annotated[
+    bool, typer.Option("--no-graphs", help="Launch every kernel of a decode step by itself.", show_default=False)
 ]
 Threads = Annotated[str | None, typer.Option("--threads", metavar="N", help="CPU threads for arithmetic [physical cores].")]
 PageTokens = Annotated[

@@ -39,10 +39,18 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     device: str = "auto"
     dtype: str = "auto"
+    quantization: str = "auto"
+    kv_cache_dtype: str = "auto"
+    load_format: str = "auto"
+    tp: int = 1
+    replicas: int = 1
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     kv_cache_gib: float | None = None
+    gpu_memory_utilization: float | None = None
+    ple_offload: str = "auto"
+    graphs: bool = True
     page_tokens: int = 16
     prefix_cache: bool = True
     threads: int | None = None

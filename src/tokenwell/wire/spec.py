@@ -15,10 +15,17 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: str  # ZMQ endpoint that the engine pushes FromEngine messages to
     device: str = "auto"  # "auto" | "cpu" | "cuda" | "cuda:1" | "xpu"
     dtype: str = "auto"  # "auto" | "float32" | "bfloat16" | "float16"
+    quantization: str = "auto"  # "auto" (as stored) | "none" | "fp8" | "mxfp4"
+    kv_cache_dtype: str = "auto"  # "auto" (as computed in) | "bf16" | "fp8"
+    load_format: str = "auto"  # "auto" | "dummy": random weights of the shapes that config.json tells
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     kv_cache_gib: float | None = None
+    gpu_memory_utilization: float | None = None  # share of a card's memory that may be used, weights included
+    ple_offload: str = "auto"  # per-layer embedding tables in host memory: "auto" (if the card is too small) | "on" | "off"
+    graphs: bool = True  # record decode steps once and replay them, on devices that can
+    tp: int = 1  # cards that share every layer (tensor parallel)
     page_tokens: int = 16  # tokens a page of the most expensive group holds
     prefix_cache: bool = True
     threads: int | None = None  # CPU threads for tensor work

@@ -1,0 +1,83 @@
+"""What kernels and the step loop ask of an accelerator: whether Triton serves it, its units, and copies that nobody waits for.
+
+Every answer is for a torch device; the CPU has plain answers to all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+_KINDS = ("cuda", "xpu")  # AMD's build of torch calls its devices cuda, too
+
+
+@cache
+def kernels_reason_not(device: torch.device) -> str | None:
+    """Why Triton kernels of ours cannot run on `device`; None when they can."""
+    if device.type not in _KINDS:
+        return f"Triton kernels are for accelerators, not for a {device.type}"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed, which comes with torch's builds for accelerators"
+    return None
+
+
+@cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors (NVIDIA), compute units (AMD) or Xe cores (Intel): as many programs run side by side at least."""
+    if device.type == "cuda":
+        count: int = torch.cuda.get_device_properties(device).multi_processor_count
+        return count
+    if device.type == "xpu":
+        return max(1, int(torch.xpu.get_device_properties(device).gpu_eu_count) // 8)
+    return 4
+
+
+@cache
+def dependent_launch(device: torch.device) -> bool:
+    """Whether a kernel may start while the one before it ends (NVIDIA's programmatic dependent launch, from Hopper on)."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+@cache
+def fp8_units(device: torch.device) -> bool:
+    """Whether torch multiplies e4m3 matrices with scales for rows and columns on `device`."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+class Readback:
+    """A copy of a device tensor on its way to the host."""
+
+    __slots__ = ("_event", "_host")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._event: Any = None
+        self._host = tensor
+        if tensor.device.type != "cpu":
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._event = torch.Event(tensor.device)
+            self._event.record()
+
+    def result(self) -> torch.Tensor:
+        """The copy, on the CPU, once it is there."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._event = None
+        return self._host
+
+
+def readback(tensor: torch.Tensor) -> Readback:
+    """Queue a copy of `tensor` to the host; on the CPU it is the tensor itself."""
+    return Readback(tensor)
+
+
+def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """`array` on the device, without waiting for the device."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
