@@ -76,7 +76,10 @@ def load(spec: EngineSpec) -> Loaded:
     choices.append(Choice("linear maps of few rows", few_rows, reason or "they read weights at nearly memory bandwidth"))
     limits = _limits(spec, facts, platform, build.groups, build.page_bytes, choices)
     pool = KvPool(build.groups, build.page_bytes, limits.num_pages, dtype, platform.device)
-    worker = Worker(model, build.groups, pool, platform.device, Grammars(checkpoint.folder, facts.vocabulary))
+    worker = Worker(
+        model, build.groups, pool, platform.device, Grammars(checkpoint.folder, facts.vocabulary),
+        max_num_seqs=limits.max_num_seqs, max_model_len=limits.max_model_len, graphs=spec.graphs,
+    )  # fmt: skip
     ready = Ready(
         architecture=facts.architecture, device=platform.describe(), dtype=str(dtype).removeprefix("torch."),
         vocab_size=facts.vocabulary, max_model_len=limits.max_model_len, max_num_seqs=limits.max_num_seqs,

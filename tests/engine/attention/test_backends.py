@@ -13,7 +13,8 @@ from tokenwell.engine.attention.sdpa import SdpaAttention
 from tokenwell.engine.attention.spec import AttentionSpec
 from tokenwell.engine.run import batch as batches
 from tokenwell.engine.run.kv import KvPool, LayerKv, group_layers
-from tokenwell.engine.run.rows import PageTable, Row
+from tokenwell.engine.run.rows import Row
+from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.schedule.plan import RunRow
 from tokenwell.wire.sampling import Sampling
 
@@ -33,12 +34,16 @@ def build(
     pool.pages.normal_()
     pages = (torch.randperm(sum(needs)) + 1).tolist()
     plan = [RunRow(index, start, count, ((),), True) for index, (start, count) in enumerate(rows)]
+    tables = PageTables(groups, len(rows), max(start + count for start, count in rows), CPU)
     state = {}
     for index, need in enumerate(needs):
-        state[index] = Row([7] * (rows[index][0] + rows[index][1]), 1, Sampling(), (PageTable(pages[:need]),))
+        state[index] = Row(index, [7] * (rows[index][0] + rows[index][1]), 1, Sampling())
+        tables.place(index, [pages[:need]])
         pages = pages[need:]
     work = [batches.Work(state[run.row], run.start, run.count, 1) for run in batches.order(plan)]
-    return batches.build(work, [page_tokens], [pool.caches[0]], CPU), pool
+    groups_of = (batches.GroupBatch(page_tokens, tables.tables[0]),)
+    last = torch.zeros(len(rows) + 1, dtype=torch.int64)
+    return batches.build(work, groups_of, [pool.caches[0]], tables, last), pool
 
 
 @settings(max_examples=120, deadline=None)
@@ -75,7 +80,7 @@ def test_the_reference_is_plain_attention() -> None:
     batch, pool = build([(0, 7)], LayerKv(0, 2, 8, None), 16, 3)
     q = torch.randn(7, 4, 8)
     spec = AttentionSpec(4, 2, 8, 0.5)
-    page = batch.groups[0].table[0, 0]
+    page = batch.groups[0].table[batch.slots[0], 0]
     k, v = pool.caches[0].k[page, :7], pool.caches[0].v[page, :7]
     expected = torch.empty_like(q)
     for head in range(4):
@@ -130,5 +135,5 @@ def test_a_cap_bounds_the_scores() -> None:
     batch, pool = build([(5, 1)], LayerKv(0, 1, 8, None), 16, 4)
     q = 100 * torch.randn(1, 1, 8)
     out = ReferenceAttention().attend(AttentionSpec(1, 1, 8, 1.0, softcap=1e-4), q, batch.caches[0], batch, 0, None)
-    page = batch.groups[0].table[0, 0]
+    page = batch.groups[0].table[batch.slots[0], 0]
     torch.testing.assert_close(out[0, 0], pool.caches[0].v[page, :6, 0].mean(0), atol=1e-3, rtol=1e-3)

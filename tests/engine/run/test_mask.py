@@ -30,24 +30,23 @@ ANY_JSON = 'start: %json {"x-guidance": {"whitespace_flexible": false}, "type": 
 class Bench:
     """Rows that sample from random logits under grammars."""
 
-    def __init__(self, folder: Path, device: str) -> None:
+    def __init__(self, folder: Path) -> None:
         write_tokenizer("qwen", folder)
         self.words = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.grammars = Grammars(folder, WIDTH)
-        self.masks = Masks(self.grammars, torch.device(device))
+        self.masks = Masks(self.grammars)
 
     def row(self, grammar: str | None, output: list[int] | None = None, **sampling: Any) -> Row:
         """A row behind `output`."""
         settings = Sampling(**{"stop_ids": (STOP,), "temperature": 1.0, "grammar": grammar, **sampling})
-        row = Row([1, *(output or [])], 1, settings, ())
+        row = Row(0, [1, *(output or [])], 1, settings)
         if grammar is not None:
             row.constraint = self.masks.constrain(grammar, settings.stop_ids, output or [])
         return row
 
     def mask(self, *rows: Row) -> Mask | None:
         """The mask of the next step."""
-        started = self.masks.start([row.constraint for row in rows])
-        return None if started is None else started.result()
+        return self.masks.compute([row.constraint for row in rows])
 
     def step(self, rows: list[Row], logits: torch.Tensor) -> list[int]:
         """Sample a token for every row and go on by it."""
@@ -80,10 +79,10 @@ class Bench:
         return self.words.decode(row.tokens[1:], skip_special_tokens=True)
 
 
-@pytest.fixture(scope="module", params=["cpu", "meta"])
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Masks as they are made for a model on the CPU, and as for any other device: in a thread of their own."""
-    return Bench(tmp_path_factory.mktemp("words"), request.param)
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A tokenizer, its grammars and masks."""
+    return Bench(tmp_path_factory.mktemp("words"))
 
 
 def ids(bench: Bench, text: str) -> list[int]:
@@ -202,11 +201,9 @@ def test_a_grammar_that_becomes_too_complex_ends_its_row_with_an_error(bench: Be
 
 def test_a_grammar_that_only_names_tokens_without_a_logit_is_an_error(bench: Bench) -> None:
     narrow = Grammars(bench.grammars._folder, STOP)
-    masks = Masks(narrow, torch.device("cpu"))
+    masks = Masks(narrow)
     row = masks.constrain(f"start: <[{STOP}]>", (), [])
-    started = masks.start([row])
-    assert started is not None
-    started.result()
+    assert masks.compute([row]) is not None
     assert row.error is not None and "no token that the model has" in row.error
 
 

@@ -20,7 +20,7 @@ from tokenwell.wire.sampling import Sampling
 def row(prompt: list[int] | None = None, output: list[int] | None = None, **sampling: Any) -> Row:
     """A row that is about to sample."""
     prompt = prompt or [0]
-    return Row([*prompt, *(output or [])], len(prompt), Sampling(**sampling), ())
+    return Row(0, [*prompt, *(output or [])], len(prompt), Sampling(**sampling))
 
 
 def allowed(logits: torch.Tensor, sampling: Sampling) -> set[int]:

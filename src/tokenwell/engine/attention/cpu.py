@@ -35,7 +35,7 @@ class CpuAttention:
         for row in range(batch.singles, len(batch.spans)):
             span = batch.spans[row]
             first = first_live_page(span.start, spec.window, size)
-            pages = table[row, first : -(-span.length // size)]
+            pages = table[span.slot, first : -(-span.length // size)]
             k = cache.k.index_select(0, pages).flatten(0, 1)  # [keys, kv heads, head_dim]
             v = cache.v.index_select(0, pages).flatten(0, 1)
             rows = slice(span.offset, span.offset + span.count)

@@ -22,9 +22,9 @@ class ReferenceAttention:
     ) -> torch.Tensor:
         out = torch.empty_like(q)
         table, page_tokens = batch.groups[group].table, batch.groups[group].page_tokens
-        for row, span in enumerate(batch.spans):
+        for span in batch.spans:
             first = first_live_page(span.start, spec.window, page_tokens)
-            pages = table[row, first : -(-span.length // page_tokens)]
+            pages = table[span.slot, first : -(-span.length // page_tokens)]
             k = cache.k[pages].flatten(0, 1).to(torch.float32)  # [keys, kv heads, head_dim]
             v = cache.v[pages].flatten(0, 1).to(torch.float32)
             query = q[span.offset : span.offset + span.count].to(torch.float32)

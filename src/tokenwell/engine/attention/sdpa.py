@@ -73,7 +73,7 @@ class SdpaAttention:
         work = batch.scratch.get(key)
         if work is None:
             rows = range(batch.singles, len(batch.spans))
-            work = [_long(spec, batch.spans[row], row, batch.groups[group], q.dtype) for row in rows]
+            work = [_long(spec, batch.spans[row], batch.groups[group], q.dtype) for row in rows]
             batch.scratch[key] = work
         for piece in work:
             _prefill(spec, piece, q, cache, sinks, out)
@@ -126,12 +126,13 @@ def _bucket(
     start = [key // size for key in oldest]
     width = max(-(-length // size) - page for length, page in zip(lengths, start, strict=True))
     if last - first == 1:
-        pages = group.table[first, start[0] : start[0] + width]
+        pages = group.table[spans[first].slot, start[0] : start[0] + width]
         skip = oldest[0] - start[0] * size
         return _Decode(first, last, pages, width, None, skip, lengths[0] - oldest[0])
     start_at = torch.tensor(start, device=device)[:, None]
     column = (start_at + torch.arange(width, device=device)).clamp_(max=group.table.shape[1] - 1)
-    pages = group.table[first:last].gather(1, column)
+    slots = torch.tensor([span.slot for span in spans[first:last]], device=device)[:, None]
+    pages = group.table[slots, column]
     key_at = start_at * size + torch.arange(width * size, device=device)
     length_at = torch.tensor(lengths, device=device)[:, None]
     hidden = (key_at >= length_at) | (key_at < torch.tensor(oldest, device=device)[:, None])
@@ -139,7 +140,7 @@ def _bucket(
     return _Decode(first, last, pages.flatten(), width, mask[:, None, None, :], 0, 0)
 
 
-def _long(spec: AttentionSpec, span: Span, row: int, group: GroupBatch, dtype: torch.dtype) -> _Prefill:
+def _long(spec: AttentionSpec, span: Span, group: GroupBatch, dtype: torch.dtype) -> _Prefill:
     """Blocks of queries, each with the keys that it can see: what lies above the diagonal is mostly never computed."""
     size, device = group.page_tokens, group.table.device
     first = first_live_page(span.start, spec.window, size)
@@ -155,7 +156,7 @@ def _long(spec: AttentionSpec, span: Span, row: int, group: GroupBatch, dtype: t
             hidden |= key_at <= query_at - spec.window
         mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
         blocks.append(_Block(start, stop, low - gathered, span.start + stop - gathered, mask[None, None]))
-    return _Prefill(span.offset, group.table[row, first : -(-span.length // size)], tuple(blocks))
+    return _Prefill(span.offset, group.table[span.slot, first : -(-span.length // size)], tuple(blocks))
 
 
 def _decode(

@@ -32,7 +32,7 @@ class Attention:
 
     def write(self, k: torch.Tensor, v: torch.Tensor, batch: Batch) -> None:
         """Store k, v [tokens, kv heads, head_dim] of the batch's tokens."""
-        batch.caches[self.owner.layer].write(k, v, batch.groups[self.owner.group].slots)
+        batch.caches[self.owner.layer].write(k, v, batch.places(self.owner.group))
 
     def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
         """q [tokens, heads, head_dim] of the batch's tokens, whose keys are stored -> [tokens, heads * head_dim]"""

@@ -6,12 +6,16 @@ Every answer is for a torch device; the CPU has plain answers to all of them.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
+T = TypeVar("T")
+
+_ALIGNMENT = 16  # bytes; what the widest load of a kernel wants
 _KINDS = ("cuda", "xpu")  # AMD's build of torch calls its devices cuda, too
 
 
@@ -81,3 +85,60 @@ def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def uploads(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
+    """Several arrays on the device by one copy; they share memory there."""
+    if device.type == "cpu":
+        return [torch.from_numpy(array) for array in arrays]
+    packed = torch.empty(packed_bytes(arrays), dtype=torch.uint8, pin_memory=True)
+    pack(arrays, packed.numpy())
+    return unpack(arrays, packed.to(device, non_blocking=True))
+
+
+def packed_bytes(arrays: Sequence[np.ndarray]) -> int:
+    """Bytes of the arrays one after the other, each on an aligned address."""
+    return sum(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays)
+
+
+def pack(arrays: Sequence[np.ndarray], into: np.ndarray) -> None:
+    """Copy the arrays into a uint8 array of `packed_bytes`."""
+    start = 0
+    for array in arrays:
+        into[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        start += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def unpack(arrays: Sequence[np.ndarray], packed: torch.Tensor) -> list[torch.Tensor]:
+    """Views of a packed tensor, shaped and typed as `arrays`."""
+    views, start = [], 0
+    for array in arrays:
+        view = packed[start : start + array.nbytes].view(torch.from_numpy(array).dtype)
+        views.append(view.view(array.shape))
+        start += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return views
+
+
+def graphs_reason_not(device: torch.device) -> str | None:
+    """Why work on `device` cannot be recorded and replayed; None when it can."""
+    if device.type == "cuda":
+        return None
+    if device.type == "xpu":
+        return None if hasattr(torch.xpu, "XPUGraph") else "this torch records no graphs on Intel cards"
+    return f"there are no graphs on a {device.type}"
+
+
+class Recording(Generic[T]):
+    """Device work that was recorded once and can be replayed; what it returned lies at the same addresses every time."""
+
+    def __init__(self, work: Callable[[], T], device: torch.device, pool: object | None = None) -> None:
+        """Record `work`, which has run before. Recordings that share a `pool` must not run at the same time."""
+        runtime: Any = torch.cuda if device.type == "cuda" else torch.xpu
+        self._graph = runtime.CUDAGraph() if device.type == "cuda" else runtime.XPUGraph()
+        with runtime.graph(self._graph, pool=pool):
+            self.output: T = work()
+        self.pool = self._graph.pool()
+
+    def replay(self) -> None:
+        """Queue the recorded work."""
+        self._graph.replay()

@@ -1,4 +1,4 @@
-"""Which tokens a row's grammar allows next, found out while the device computes the logits that they are for.
+"""Which tokens a row's grammar allows next, found out while an accelerator computes the logits that they are for.
 
 A mask has one bit a token, set for allowed ones. Owns matchers and masks; knows neither plans nor how tokens are chosen.
 """
@@ -6,7 +6,6 @@ A mask has one bit a token, set for allowed ones. Owns matchers and masks; knows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -63,11 +62,8 @@ class Mask:
 class Masks:
     """Computes masks, many rows in parallel."""
 
-    def __init__(self, grammars: Grammars, device: torch.device) -> None:
+    def __init__(self, grammars: Grammars) -> None:
         self._grammars = grammars
-        # A model on the CPU has a thread on every core, and all wait for the one that another thread interrupts: measured, half
-        # a millisecond beside the model costs it more than the same half millisecond before it.
-        self._beside = device.type != "cpu"
         self._last = 0xFF >> -grammars.width % 8  # of the last byte's bits those that are tokens
 
     def constrain(self, grammar: str, stop_ids: Sequence[int], output: list[int]) -> Constraint:
@@ -77,19 +73,10 @@ class Masks:
             matcher.consume_tokens(output)
         return Constraint(matcher, stop_ids)
 
-    def start(self, rows: Sequence[Constraint | None]) -> Future[Mask] | None:
-        """Begin to compute the mask of those rows that have a constraint; None if none has."""
-        if not any(rows):
-            return None
-        if self._beside:
-            return self._thread.submit(self._compute, rows)
-        finished: Future[Mask] = Future()
-        finished.set_result(self._compute(rows))
-        return finished
-
-    @cached_property
-    def _thread(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, "masks")
+    def compute(self, rows: Sequence[Constraint | None]) -> Mask | None:
+        """The mask of those rows that have a constraint; None if none has. An accelerator computes logits meanwhile."""
+        constrained = [(place, row) for place, row in enumerate(rows) if row is not None]
+        return self._compute(constrained) if constrained else None
 
     @cached_property
     def _executor(self) -> LLExecutor:
@@ -97,8 +84,7 @@ class Masks:
 
         return LLExecutor()
 
-    def _compute(self, rows: Sequence[Constraint | None]) -> Mask:
-        constrained = [(place, row) for place, row in enumerate(rows) if row is not None]
+    def _compute(self, constrained: Sequence[tuple[int, Constraint]]) -> Mask:
         _, end = self._grammars.tokenizer
         words = np.zeros((len(constrained), end // 32 + 1), dtype="<u4")
         matchers = [(row.matcher, index) for index, (_, row) in enumerate(constrained) if not row.over]

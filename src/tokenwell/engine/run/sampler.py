@@ -160,3 +160,21 @@ def _filtered(weights: torch.Tensor, rows: Sequence[Row], chosen: Sequence[int])
     inside = (before < top_p * whole) | (torch.arange(best.shape[1], device=device) == 0)
     place = _invert(best.where(inside, 0.0), _uniforms(rows, chosen, weights))
     return ids.gather(1, place[:, None])[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The tokens of one step."""
+
+    tokens: torch.Tensor  # [rows] int64, on the device
+    draws: list[Draw]
+
+    def finish(self) -> list[Draw]:
+        """The tokens on the host."""
+        return self.draws
+
+
+def draw(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None) -> Drawn:
+    """Queue the choice of a token for each of `rows`."""
+    draws = sample(logits, rows, mask)
+    return Drawn(torch.tensor([one.token for one in draws], device=logits.device), draws)

@@ -1,22 +1,27 @@
 """One rank: a loaded model, its page pool and the rows in their slots. Executes StepPlans; decides nothing.
 
-Every rank gets the same plans and keeps the same rows; all compute the same tokens, rank 0 reports them.
+A step is three calls: `launch` queues the forward pass, `draw` the choice of tokens, `collect` waits for them. On accelerators
+the next step may be launched before an earlier one is collected: the tokens in between never leave the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from tokenwell.engine.models.registry import Model
+from tokenwell.engine.platform.accelerator import graphs_reason_not, uploads
 from tokenwell.engine.run import batch as batches
+from tokenwell.engine.run.batch import Batch, GroupBatch, Work
 from tokenwell.engine.run.grammar import Grammars
+from tokenwell.engine.run.graphs import DecodeGraphs
 from tokenwell.engine.run.kv import KvPool
-from tokenwell.engine.run.mask import Mask, Masks
+from tokenwell.engine.run.mask import Masks
 from tokenwell.engine.run.rows import Row
-from tokenwell.engine.run.sampler import Draw, describe, sample
+from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw
+from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
 from tokenwell.wire.cache import KvGroup
 from tokenwell.wire.messages import TokenLogprob
@@ -25,49 +30,120 @@ from tokenwell.wire.messages import TokenLogprob
 _DESCRIBED_ROWS = 64
 
 
+@dataclass(slots=True)
+class Step:
+    """A plan on its way through the device."""
+
+    plan: StepPlan
+    sampled: list[Row] = field(default_factory=list)  # the rows whose next token is chosen
+    logits: torch.Tensor | None = None  # [sampled, vocabulary]
+    prompt_logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
+    drawn: Drawn | None = None
+
+
 class Worker:
     """Runs steps on one device."""
 
-    def __init__(self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars) -> None:
+    def __init__(
+        self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars, *,
+        max_num_seqs: int, max_model_len: int, graphs: bool = True,
+    ) -> None:  # fmt: skip
         self.model = model
         self.grammars = grammars
-        self._masks = Masks(grammars, device)
         self.device = device
         self.pool = pool
-        self._page_tokens = [group.page_tokens for group in groups]
-        layers = model.facts.layers
-        owners = [index if layer.owner is None else layer.owner for index, layer in enumerate(layers)]
-        self._caches = [pool.caches[owner] for owner in owners]
+        self.overlaps = device.type != "cpu"  # whether `launch` returns before its work is done
         self.rows: dict[int, Row] = {}
+        self._masks = Masks(grammars)
+        self._tables = PageTables(groups, max_num_seqs, max_model_len, device)
+        self._groups = tuple(
+            GroupBatch(group.page_tokens, table) for group, table in zip(groups, self._tables.tables, strict=True)
+        )
+        layers = model.facts.layers
+        self._caches = [pool.caches[index if layer.owner is None else layer.owner] for index, layer in enumerate(layers)]
+        self._last_tokens = torch.zeros(max_num_seqs + 1, dtype=torch.int64, device=device)  # by slot: what was sampled last
+        self.graphs: DecodeGraphs | None = None
+        if graphs and graphs_reason_not(device) is None:
+            self.graphs = DecodeGraphs(
+                self._logits, self._groups, self._caches, self._tables, self._last_tokens, max_num_seqs, max_model_len
+            )
 
     def forget_rows(self) -> None:
         """Empty every slot, for a scheduler that starts afresh."""
         self.rows.clear()
 
-    @torch.inference_mode()
     def run(self, plan: StepPlan) -> StepResult:
-        """Execute one plan."""
+        """Execute one plan and wait for it."""
+        step = self.launch(plan)
+        self.draw(step)
+        return self.collect(step)
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> Step:
+        """Queue a plan's forward pass."""
         for slot in plan.drop:
             del self.rows[slot]
         self.pool.copy(plan.copies)
         for added in plan.add:
             self.rows[added.row] = self._row(added)
+            self._tables.place(added.row, added.pages)
+        for run in plan.run:
+            self._tables.append(run.row, run.pages)
+        self._tables.flush()
+        step = Step(plan)
         if not plan.run:
-            return StepResult(plan.step)
+            return step
         runs = batches.order(plan.run)
-        for run in runs:
-            self.rows[run.row].extend(run)
-        batch = batches.build([self._work(run) for run in runs], self._page_tokens, self._caches, self.device)
-        mask = self._masks.start([self.rows[run.row].constraint for run in runs if run.sample])
+        work = [self._work(run) for run in runs]
+        if self.graphs is not None and all(item.count == 1 for item in work) and not any(map(self._wants_prompt, runs)):
+            wanted = [place for place, run in enumerate(runs) if run.sample]
+            logits = self.graphs.run(work)
+            step.logits = logits if len(wanted) == len(runs) else self._pick(logits, wanted)
+            step.sampled = [work[place].row for place in wanted]
+            return step
+        self._forward(step, runs, work)
+        return step
+
+    @torch.inference_mode()
+    def draw(self, step: Step) -> None:
+        """Queue the choice of a launched step's tokens. Every earlier step must have been collected."""
+        if step.logits is None:
+            return
+        mask = self._masks.compute([row.constraint for row in step.sampled])
+        step.drawn = draw(step.logits, step.sampled, mask)
+        (slots,) = uploads([np.array([row.slot for row in step.sampled], dtype=np.int64)], self.device)
+        self._last_tokens.index_copy_(0, slots, step.drawn.tokens)
+        step.logits = None
+
+    def collect(self, step: Step) -> StepResult:
+        """Wait for a step's tokens and append them to their rows."""
+        sampled: list[Sampled] = []
+        if step.drawn is not None:
+            sampled = [_booked(row, one) for row, one in zip(step.sampled, step.drawn.finish(), strict=True)]
+        return StepResult(step.plan.step, tuple(sampled), step.prompt_logprobs)
+
+    def _forward(self, step: Step, runs: list[RunRow], work: list[Work]) -> None:
+        """The forward pass without a graph; logits of the rows to sample and log-probabilities of prompts."""
+        batch = batches.build(work, self._groups, self._caches, self._tables, self._last_tokens)
         hidden = self.model.forward(batch)
-        kept = [(runs[row], span) for row, span in zip(batch.keep_rows, batch.keep_spans, strict=True)]
-        prompt_logprobs = {
-            run.row: self._describe(run, hidden[span.offset : span.offset + span.count])
-            for run, span in kept
-            if self._wants_prompt(run)
-        }
-        sampled = self._sample(hidden, [(run, span.offset + span.count - 1) for run, span in kept if run.sample], mask)
-        return StepResult(plan.step, tuple(sampled), prompt_logprobs)
+        kept = [(run, item.row) for run, item in zip(runs, work, strict=True) if item.keep]
+        last = []
+        for (run, row), span in zip(kept, batch.kept().spans, strict=True):
+            if self._wants_prompt(run):
+                step.prompt_logprobs[run.row] = self._describe(run, hidden[span.offset : span.offset + span.count])
+            if run.sample:
+                last.append(span.offset + span.count - 1)
+                step.sampled.append(row)
+        if last:
+            step.logits = self.model.logits(hidden if last == list(range(len(hidden))) else self._pick(hidden, last))
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        return self.model.logits(self.model.forward(batch))
+
+    def _pick(self, tensor: torch.Tensor, places: list[int]) -> torch.Tensor:
+        """Some rows of a tensor."""
+        (index,) = uploads([np.array(places, dtype=np.int64)], self.device)
+        return tensor.index_select(0, index)
 
     def _row(self, added: AddRow) -> Row:
         row = Row.from_plan(added)
@@ -76,25 +152,14 @@ class Worker:
             row.constraint = self._masks.constrain(added.sampling.grammar, added.sampling.stop_ids, output)
         return row
 
-    def _work(self, run: RunRow) -> batches.Work:
+    def _work(self, run: RunRow) -> Work:
         keep = run.count if self._wants_prompt(run) else int(run.sample)
-        return batches.Work(self.rows[run.row], run.start, run.count, keep)
+        return Work(self.rows[run.row], run.start, run.count, keep)
 
     def _wants_prompt(self, run: RunRow) -> bool:
         """Whether some position of the run predicts a prompt token whose log-probability is wanted."""
         row = self.rows[run.row]
         return row.sampling.prompt_logprobs is not None and run.start + 1 < row.prompt_tokens
-
-    def _sample(self, hidden: torch.Tensor, wanted: list[tuple[RunRow, int]], masking: Future[Mask] | None) -> Iterator[Sampled]:
-        if not wanted:
-            return
-        indices = [index for _, index in wanted]
-        chosen = hidden if indices == list(range(len(hidden))) else hidden[indices]
-        rows = [self.rows[run.row] for run, _ in wanted]
-        logits = self.model.logits(chosen)
-        mask = None if masking is None else masking.result()
-        for (run, _), row, draw in zip(wanted, rows, sample(logits, rows, mask), strict=True):
-            yield _booked(run.row, row, draw)
 
     def _describe(self, run: RunRow, hidden: torch.Tensor) -> list[TokenLogprob]:
         """Log-probabilities of the prompt tokens that positions start .. start + count predict."""
@@ -109,14 +174,14 @@ class Worker:
         return described
 
 
-def _booked(slot: int, row: Row, draw: Draw) -> Sampled:
+def _booked(row: Row, one: Draw) -> Sampled:
     """Append the drawn token to its row, if the row's grammar still wants one, and say what that means."""
     constraint = row.constraint
     if constraint is None:
-        row.tokens.append(draw.token)
-        return Sampled(slot, draw.token, draw.logprob)
+        row.tokens.append(one.token)
+        return Sampled(row.slot, one.token, one.logprob)
     if constraint.over:
-        return Sampled(slot, None, None, constraint.ended, constraint.error)
-    row.tokens.append(draw.token)
-    constraint.take(draw.token)
-    return Sampled(slot, draw.token, draw.logprob, constraint.ended, constraint.error)
+        return Sampled(row.slot, None, None, constraint.ended, constraint.error)
+    row.tokens.append(one.token)
+    constraint.take(one.token)
+    return Sampled(row.slot, one.token, one.logprob, constraint.ended, constraint.error)

@@ -1,0 +1,110 @@
+"""Gated activations on accelerators: activation(gate) * value in one pass, for products whose kernel does not do it itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+import triton
+import triton.language as tl
+
+from tokenwell.engine.platform import accelerator
+
+KINDS = ("silu", "gelu_tanh")
+_WIDEST = 32768  # of a row that one program holds
+
+
+@triton.jit
+def activate(x, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
+    """silu(x), or gelu(x) in its tanh form (Hendrycks and Gimpel 2016), in float32."""
+    if GELU:
+        # tanh(z) = 2 * sigmoid(2z) - 1, so gelu(x) = x * sigmoid(2z)
+        inner = 1.5957691216057308 * (x + 0.044715 * x * x * x)
+        return x * tl.sigmoid(inner)
+    return x * tl.sigmoid(x)
+
+
+@triton.jit
+def _gated(  # type: ignore[no-untyped-def]
+    x_at, x_stride, y_at, width, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < width
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    gate = tl.load(x_at + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(x_at + row * x_stride + width + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(y_at + row * width + at, (activate(gate, GELU) * value).to(y_at.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gated_quantised(  # type: ignore[no-untyped-def]
+    x_at, x_stride, codes_at, scale_at, width, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    gate = tl.load(x_at + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(x_at + row * x_stride + width + at, mask=inside, other=0.0).to(tl.float32)
+    y = activate(gate, GELU) * value
+    scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-10) / 448.0
+    codes = tl.minimum(tl.maximum(y / scale, -448.0), 448.0)
+    tl.store(codes_at + row * width + at, codes.to(codes_at.dtype.element_ty), mask=inside)
+    tl.store(scale_at + row, scale)
+
+
+def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
+    pdl = accelerator.dependent_launch(x.device)
+    return pdl, {"launch_pdl": True} if pdl else {}
+
+
+def gated(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """activation(gate) * value: [..., 2 * width] -> [..., width], the gate in the first half; `kind` is one of KINDS."""
+    width = x.shape[-1] // 2
+    rows = _rows(x)
+    y = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
+    if rows.shape[0]:
+        block = min(triton.next_power_of_2(width), 1024)
+        pdl, extra = _options(x)
+        grid = (rows.shape[0], triton.cdiv(width, block))
+        _gated[grid](rows, rows.stride(0), y, width, kind == "gelu_tanh", block, pdl, num_warps=4, **extra)
+    return y
+
+
+def quantised_reason_not(width: int) -> str | None:
+    """Why `gated_quantised` cannot serve rows of `width`; None when it can."""
+    return None if width <= _WIDEST else f"a row of {width} is wider than the {_WIDEST} that a program holds"
+
+
+def gated_quantised(x: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """`gated` of x [tokens, 2 * width] in e4m3 [tokens, width] and its scale a token [tokens, 1] float32."""
+    width = x.shape[-1] // 2
+    rows = _rows(x)
+    codes = torch.empty((rows.shape[0], width), dtype=torch.float8_e4m3fn, device=x.device)
+    scale = torch.empty((rows.shape[0], 1), dtype=torch.float32, device=x.device)
+    if rows.shape[0]:
+        block = triton.next_power_of_2(width)
+        pdl, extra = _options(x)
+        warps = min(32, max(1, block // 512))
+        _gated_quantised[(rows.shape[0],)](
+            rows, rows.stride(0), codes, scale, width, kind == "gelu_tanh", block, pdl, num_warps=warps, **extra
+        )
+    return codes, scale
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+def reference_gated(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """`gated` in plain torch, in float32."""
+    gate, value = x.to(torch.float32).chunk(2, dim=-1)
+    activation = functional.silu(gate) if kind == "silu" else functional.gelu(gate, approximate="tanh")
+    return activation * value

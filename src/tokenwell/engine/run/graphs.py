@@ -1,0 +1,102 @@
+"""Decode steps that are recorded once for a few batch sizes and replayed: one launch for the host instead of hundreds.
+
+A recording reads its rows from one small buffer, which the host fills before each replay. Rows that fill up a size have the
+tables' padding slot, so they read and write nothing that anybody needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from tokenwell.engine.attention.spec import LayerCache
+from tokenwell.engine.platform.accelerator import Recording, pack, packed_bytes, unpack
+from tokenwell.engine.run.batch import UNKNOWN, Batch, GroupBatch, Work
+from tokenwell.engine.run.tables import PageTables
+
+Forward = Callable[[Batch], torch.Tensor]  # to logits [rows, vocabulary]
+
+
+def sizes_up_to(most: int) -> tuple[int, ...]:
+    """The batch sizes that are recorded: small ones exactly, larger ones so that at most a third of a batch is padding."""
+    sizes = [size for power in range(most.bit_length() + 1) for size in (1 << power, 3 << power >> 1) if size < most]
+    return tuple(sorted({1, most, *sizes}))
+
+
+class DecodeGraphs:
+    """Recordings by batch size, made when a size is first needed."""
+
+    def __init__(
+        self, forward: Forward, groups: tuple[GroupBatch, ...], caches: Sequence[LayerCache], tables: PageTables,
+        last_tokens: torch.Tensor, max_num_seqs: int, max_model_len: int,
+    ) -> None:  # fmt: skip
+        self.sizes = sizes_up_to(max_num_seqs)
+        self._forward = forward
+        self._groups = groups
+        self._caches = caches
+        self._padding_slot = tables.padding_slot
+        self._last_tokens = last_tokens
+        self._max_model_len = max_model_len
+        device = last_tokens.device
+        self._host = self._arrays(max_num_seqs)
+        self._inputs = torch.zeros(packed_bytes(self._host), dtype=torch.uint8, device=device)
+        self._rows = torch.arange(max_num_seqs + 1, dtype=torch.int32, device=device)
+        self._all = torch.arange(max_num_seqs, device=device)
+        self._made: dict[int, Recording[torch.Tensor]] = {}
+
+    def _arrays(self, size: int) -> list[np.ndarray]:
+        """ids, positions, slots and lengths of `size` padding rows."""
+        return [
+            np.zeros(size, dtype=np.int64),
+            np.zeros(size, dtype=np.int64),
+            np.full(size, self._padding_slot, dtype=np.int32),
+            np.ones(size, dtype=np.int32),
+        ]
+
+    def size_for(self, rows: int) -> int:
+        """The smallest recorded size that holds so many rows."""
+        return next(size for size in self.sizes if size >= rows)
+
+    def run(self, work: Sequence[Work]) -> torch.Tensor:
+        """Queue one token for each of `work`: logits [rows, vocabulary], good until the next call."""
+        size = self.size_for(len(work))
+        self._fill(work)
+        if size not in self._made:
+            self.record(size)
+        recording = self._made[size]
+        recording.replay()
+        return recording.output[: len(work)]
+
+    def record(self, size: int) -> None:
+        """Record one batch size, unless that was done. What the inputs say is computed on the way."""
+        if size in self._made:
+            return
+        self._step(size)  # compiles kernels and lets libraries allocate what they keep
+        pool = next(iter(self._made.values())).pool if self._made else None
+        self._made[size] = Recording(lambda: self._step(size), self._inputs.device, pool)
+
+    def _fill(self, work: Sequence[Work]) -> None:
+        """The rows into the inputs; places behind them become padding."""
+        ids, positions, slots, lengths = self._host
+        count = len(work)
+        known = [item.row.tokens[item.start] if item.start < len(item.row.tokens) else UNKNOWN for item in work]
+        ids[:count], ids[count:] = known, 0
+        positions[:count] = [item.start for item in work]
+        slots[:count] = [item.row.slot for item in work]
+        positions[count:], slots[count:] = 0, self._padding_slot
+        np.add(positions, 1, out=lengths, casting="unsafe")
+        packed = torch.empty(self._inputs.shape, dtype=torch.uint8, pin_memory=True)
+        pack(self._host, packed.numpy())
+        self._inputs.copy_(packed, non_blocking=True)
+
+    def _step(self, size: int) -> torch.Tensor:
+        ids, positions, slots, lengths = (tensor[:size] for tensor in unpack(self._host, self._inputs))
+        batch = Batch(
+            ids=torch.where(ids == UNKNOWN, self._last_tokens[slots], ids), positions=positions, slots=slots,
+            starts=self._rows[: size + 1], lengths=lengths, token_rows=self._rows[:size], singles=size,
+            longest=self._max_model_len, most=1, spans=(), groups=self._groups, caches=self._caches, keep=self._all[:size],
+            keep_all=True,
+        )  # fmt: skip
+        return self._forward(batch)
