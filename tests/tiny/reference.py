@@ -1,4 +1,4 @@
-"""What transformers computes for a tiny checkpoint: float32, eager attention, one prompt at a time, no cache."""
+"""What transformers computes for a tiny checkpoint: float32 unless asked otherwise, eager attention, one prompt at a time, no cache."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 
 @functools.lru_cache(maxsize=4)
-def load(folder: Path) -> Any:
-    """The model in a checkpoint folder, in float32."""
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The model in a checkpoint folder."""
     import transformers
 
     with warnings.catch_warnings():
@@ -22,16 +22,16 @@ def load(folder: Path) -> Any:
         architecture = transformers.AutoConfig.from_pretrained(folder).architectures[0]
         return (
             getattr(transformers, architecture)
-            .from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager")
+            .from_pretrained(folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager")
             .eval()
         )
 
 
-def logprobs(folder: Path, ids: list[int]) -> torch.Tensor:
+def logprobs(folder: Path, ids: list[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Natural log-probabilities [len(ids), vocabulary], float32; row p is the distribution of the token after position p."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logits = load(folder)(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        logits = load(folder, dtype)(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
     return torch.log_softmax(logits.float(), dim=-1)
 
 

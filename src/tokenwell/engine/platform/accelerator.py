@@ -91,9 +91,9 @@ def uploads(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Te
     """Several arrays on the device by one copy; they share memory there."""
     if device.type == "cpu":
         return [torch.from_numpy(array) for array in arrays]
-    packed = torch.empty(packed_bytes(arrays), dtype=torch.uint8, pin_memory=True)
-    pack(arrays, packed.numpy())
-    return unpack(arrays, packed.to(device, non_blocking=True))
+    packed = torch.empty(packed_bytes(arrays), dtype=torch.uint8, device=device)
+    refresh(arrays, packed)
+    return unpack(arrays, packed)
 
 
 def packed_bytes(arrays: Sequence[np.ndarray]) -> int:
@@ -107,6 +107,16 @@ def pack(arrays: Sequence[np.ndarray], into: np.ndarray) -> None:
     for array in arrays:
         into[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
         start += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def refresh(arrays: Sequence[np.ndarray], packed: torch.Tensor) -> None:
+    """Write the arrays into a device tensor [packed_bytes] uint8 by one copy, without waiting for it."""
+    if packed.device.type == "cpu":
+        pack(arrays, packed.numpy())
+        return
+    staging = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
+    pack(arrays, staging.numpy())
+    packed.copy_(staging, non_blocking=True)
 
 
 def unpack(arrays: Sequence[np.ndarray], packed: torch.Tensor) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tokenwell.engine.attention.spec import LayerCache
-from tokenwell.engine.platform.accelerator import Recording, pack, packed_bytes, unpack
+from tokenwell.engine.platform.accelerator import Recording, packed_bytes, refresh, unpack
 from tokenwell.engine.run.batch import UNKNOWN, Batch, GroupBatch, Work
 from tokenwell.engine.run.tables import PageTables
 
@@ -87,9 +87,7 @@ class DecodeGraphs:
         slots[:count] = [item.row.slot for item in work]
         positions[count:], slots[count:] = 0, self._padding_slot
         np.add(positions, 1, out=lengths, casting="unsafe")
-        packed = torch.empty(self._inputs.shape, dtype=torch.uint8, pin_memory=True)
-        pack(self._host, packed.numpy())
-        self._inputs.copy_(packed, non_blocking=True)
+        refresh(self._host, self._inputs)
 
     def _step(self, size: int) -> torch.Tensor:
         ids, positions, slots, lengths = (tensor[:size] for tensor in unpack(self._host, self._inputs))

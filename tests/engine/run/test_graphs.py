@@ -1,0 +1,98 @@
+"""Recorded decode steps: the same tokens as without, whatever the batch sizes, paddings and slots were.
+
+Without a card a stand-in for the recording repeats the Python code with the inputs of the replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import Tiny
+
+from tokenwell.engine.load import Loaded, load, scheduler_for
+from tokenwell.engine.platform import accelerator
+from tokenwell.engine.run import graphs
+from tokenwell.engine.run.graphs import sizes_up_to
+from tokenwell.wire.messages import Generate
+from tokenwell.wire.sampling import Sampling
+from tokenwell.wire.spec import EngineSpec
+
+NAMES = ("gemma4-e", "gemma4-moe", "gpt-oss", "qwen3")
+
+
+class Repeated:
+    """Replays by computing again, into the same output."""
+
+    pool = None
+
+    def __init__(self, work: Callable[[], torch.Tensor], device: torch.device, pool: object) -> None:
+        self._work = work
+        self.output = work()
+
+    def replay(self) -> None:
+        """Compute again."""
+        self.output.copy_(self._work())
+
+
+@pytest.fixture
+def recording(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device's name, on which graphs work."""
+    if gpu.type == "cpu":
+        from tokenwell.engine.attention import choose
+        from tokenwell.engine.attention.reference import ReferenceAttention
+
+        monkeypatch.setattr(graphs, "Recording", Repeated)
+        monkeypatch.setattr("tokenwell.engine.run.worker.graphs_reason_not", lambda device: None)
+        monkeypatch.setattr(choose, "_IN_ORDER", (ReferenceAttention(),))
+    else:
+        assert accelerator.graphs_reason_not(gpu) is None
+    return gpu.type
+
+
+def answers(loaded: Loaded, requests: list[Generate]) -> dict[str, list[int]]:
+    """What the requests are answered; a new one joins in every third step."""
+    scheduler = scheduler_for(loaded.ready, prefix_cache=True)
+    tokens: dict[str, list[int]] = {request.id: [] for request in requests}
+    waiting, steps = list(requests), 0
+    while waiting or not scheduler.idle:
+        if waiting and steps % 3 == 0:
+            assert scheduler.add(waiting.pop(0)) is None
+        steps += 1
+        plan = scheduler.schedule()
+        if plan is None:
+            continue
+        for output in scheduler.apply(loaded.worker.run(plan)):
+            tokens[output.id] += output.tokens
+    return tokens
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graphs_change_no_token(name: str, tiny: Tiny, recording: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+
+    def request(index: int) -> Generate:
+        prompt = torch.randint(0, 380, (3 + 7 * index,), generator=generator).tolist()
+        sampling: dict[str, Any] = {"temperature": 0.9, "seed": index} if index % 3 == 2 else {}
+        return Generate(str(index), prompt, Sampling(max_tokens=30 - 4 * index, **sampling))
+
+    requests = [request(index) for index in range(6)]
+    spec = {"device": recording, "dtype": "float32", "max_num_seqs": 5, "max_model_len": 128, "kv_cache_gib": 0.02}
+    given = []
+    for on in (True, False):
+        loaded = load(EngineSpec(str(tiny(name)), "", "", graphs=on, **spec))
+        assert (loaded.worker.graphs is not None) == on
+        given.append(answers(loaded, requests))
+    assert given[0] == given[1]
+    assert all(given[0].values())
+
+
+def test_a_batch_is_never_padded_by_more_than_a_third() -> None:
+    for most in (1, 2, 5, 64, 100, 256):
+        sizes = sizes_up_to(most)
+        assert sizes[-1] == most
+        for rows in range(1, most + 1):
+            size = next(size for size in sizes if size >= rows)
+            assert size - rows <= size / 3 + 1
