@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from tokenwell.engine import gate
 from tokenwell.engine.kernels import cpu_linear
+from tokenwell.engine.limits import GIB, Limits, Wanted, fitted, space_on_card, space_on_host, step_for_pool, wanted
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ModelFacts, Raw
+from tokenwell.engine.models.registry import Model
+from tokenwell.engine.platform.accelerator import kernels_reason_not
 from tokenwell.engine.platform.base import Platform
 from tokenwell.engine.platform.choose import open_platform
+from tokenwell.engine.platform.memory import held_bytes, peak_bytes
 from tokenwell.engine.run.grammar import Grammars
 from tokenwell.engine.run.kv import KvPool
+from tokenwell.engine.run.largest import run_largest
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.worker import Worker
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.engine.weights.checkpoint import Checkpoint
+from tokenwell.engine.weights.dummy import DummyCheckpoint
+from tokenwell.engine.weights.quant.cache_scales import read_cache_scales, skip_cache_scales
+from tokenwell.engine.weights.quant.recipe import read_recipe
+from tokenwell.engine.weights.read import TORCH_DTYPES
 from tokenwell.engine.weights.source import Source
-from tokenwell.wire.cache import KvGroup, longest_sequence, sequence_pages
-from tokenwell.wire.errors import CapacityError, SettingsError
+from tokenwell.wire.cache import sequence_pages
+from tokenwell.wire.errors import SettingsError
 from tokenwell.wire.messages import Choice, Generate, Ready
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
 
-GIB = 1 << 30
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_KV_DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+
+Join = Callable[[Platform, int], tuple[Ranks, Choice]]  # meets the other ranks; told the platform and the model's bytes
 
 
 @dataclass
@@ -40,54 +53,113 @@ class Loaded:
     notes: list[str]  # what was skipped in the checkpoint
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the scheduler must keep to."""
+def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool | None = None) -> Loaded:
+    """Load the checkpoint of `spec`, or the share of it that is `rank`'s, once `join` has met the other ranks.
 
-    max_model_len: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    num_pages: int
-
-
-def load(spec: EngineSpec) -> Loaded:
-    """Load the checkpoint of `spec`. Raises CheckpointError, SettingsError or CapacityError with what to do."""
+    `check`: compare kernels with plain torch; None: on accelerators, as tests have shown it for CPUs.
+    Raises CheckpointError, SettingsError or CapacityError with what to do.
+    """
     started = time.monotonic()
-    platform, device_choice = open_platform(spec.device, spec.threads)
+    platform, device_choice = open_platform(spec.device, spec.threads, spec.first_card + rank)
+    device = platform.device
+    if device.type == "cpu":
+        platform.sharers = max(spec.sharers, spec.tp)
     choices = [device_choice]
-    checkpoint = Checkpoint.open(Path(spec.checkpoint))
-    if (threads := platform.suit(checkpoint.total_bytes)) is not None:
+    checkpoint = _open(spec)
+    ranks = Ranks()
+    if join is not None:
+        ranks, joined = join(platform, checkpoint.total_bytes)
+        choices.append(joined)
+    if isinstance(checkpoint, Checkpoint) and (threads := platform.suit(checkpoint.total_bytes)) is not None:
         choices.append(threads)
     raw = Raw(checkpoint.config)
     entry = registry.find(checkpoint.config)
     facts = entry.read(raw)
-    dtype = _dtype(spec, facts, platform, choices)
-    ranks = Ranks()
-    source = Source(checkpoint, platform.device, dtype, ranks.rank, ranks.world)
-    build = Build(source, facts, ranks, spec.page_tokens)
-    with torch.inference_mode():
-        before = time.monotonic()
-        model = entry.build(build, raw)
-        weights_seconds = time.monotonic() - before
-    notes = [*source.finish(), f"Weights: {checkpoint.total_bytes / GIB:.2f} GiB read in {weights_seconds:.1f} s"]
-    choices += build.choices
-    reason = cpu_linear.reason_not(torch.empty((64, 64), dtype=dtype, device=platform.device))
-    few_rows = "torch" if reason else "kernels compiled for this CPU"
-    choices.append(Choice("linear maps of few rows", few_rows, reason or "they read weights at nearly memory bandwidth"))
-    limits = _limits(spec, facts, platform, build.groups, build.page_bytes, choices)
-    pool = KvPool(build.groups, build.page_bytes, limits.num_pages, dtype, platform.device)
-    worker = Worker(
-        model, build.groups, pool, platform.device, Grammars(checkpoint.folder, facts.vocabulary),
-        max_num_seqs=limits.max_num_seqs, max_model_len=limits.max_model_len, graphs=spec.graphs,
+    dtype = _dtype(spec, facts, _stored_dtype(checkpoint), platform, choices)
+    want = wanted(spec, facts, platform)
+    free_at_start = platform.free_bytes()
+    recipe = read_recipe(checkpoint.config, spec.quantization)
+    source = Source(checkpoint, device, dtype, ranks.rank, ranks.world, recipe)
+    offload = _offload(spec, checkpoint, device, free_at_start, choices)
+    build = Build(
+        source, facts, ranks, spec.page_tokens, offload_tables=offload, kv_dtype=_kv_dtype(spec, dtype, choices),
+        positions=want.window,
     )  # fmt: skip
+    before = time.monotonic()
+    with torch.inference_mode():
+        model = entry.build(build, raw)
+        scales = _cache_scales(source, build, choices)
+        platform.synchronise()
+    made = "drawn at random" if spec.load_format == "dummy" else "read"
+    notes = [*source.finish(), f"Weights: {checkpoint.total_bytes / GIB:.2f} GiB {made} in {time.monotonic() - before:.1f} s"]
+    choices += [*build.choices, _few_rows(dtype, device)]
+    made_of = _Parts(model, build, scales, Grammars(checkpoint.folder, facts.vocabulary))
+    if check or (check is None and device.type != "cpu"):
+        before = time.monotonic()
+        with ranks.apart():
+            quantised = spec.quantization == "fp8" or recipe.stored == "fp8"
+            choices += gate.check(made_of.worker, build.groups, quantised)
+        notes.append(f"Kernels compared with plain torch in {time.monotonic() - before:.1f} s")
+    weights_bytes = held_bytes(device) or checkpoint.total_bytes
+    limits = _limits(spec, want, platform, free_at_start, made_of, choices)
+    graphs = spec.graphs and (build.records or device.type == "cpu")
+    if spec.graphs and not graphs:
+        choices.append(Choice("recorded steps", "off", "attention that is not ours asks the host how long rows are"))
+    worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs)
+    cards = platform.describe() if ranks.world == 1 else f"{ranks.world} x {platform.describe()}"
     ready = Ready(
-        architecture=facts.architecture, device=platform.describe(), dtype=str(dtype).removeprefix("torch."),
+        architecture=facts.architecture, device=cards, dtype=str(dtype).removeprefix("torch."),
         vocab_size=facts.vocabulary, max_model_len=limits.max_model_len, max_num_seqs=limits.max_num_seqs,
-        max_num_batched_tokens=limits.max_num_batched_tokens, weights_bytes=checkpoint.total_bytes,
+        max_num_batched_tokens=limits.max_num_batched_tokens, weights_bytes=weights_bytes,
         page_bytes=build.page_bytes, num_pages=limits.num_pages, groups=build.groups,
         load_seconds=time.monotonic() - started, choices=choices,
     )  # fmt: skip
     return Loaded(worker, ready, notes)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What workers are made of."""
+
+    model: Model
+    build: Build
+    scales: dict[int, tuple[float, float]]  # of 8-bit keys and values, by layer
+    grammars: Grammars
+
+    def worker(self, num_pages: int, seqs: int, window: int, graphs: bool = False) -> Worker:
+        """A worker with a cache of `num_pages`."""
+        build = self.build
+        assert build.kv_dtype is not None
+        pool = KvPool(build.groups, build.page_bytes, num_pages, build.kv_dtype, build.device, build.folds, self.scales)
+        return Worker(
+            self.model, build.groups, pool, build.device, self.grammars, max_num_seqs=seqs, max_model_len=window, graphs=graphs,
+            ranks=build.ranks,
+        )  # fmt: skip
+
+
+def _limits(
+    spec: EngineSpec, want: Wanted, platform: Platform, free_at_start: int, parts: _Parts, choices: list[Choice]
+) -> Limits:
+    """What fits into memory on every rank."""
+    build = parts.build
+
+    def measure(seqs: int, budget: int, window: int) -> int:
+        def work() -> None:
+            with build.ranks.apart():  # a rank that runs out of memory must not leave the others waiting
+                run_largest(parts.worker(1, seqs, window), len(build.groups), seqs, budget, window)
+
+        return peak_bytes(build.device, work)
+
+    needed = (want.seqs * sequence_pages(want.window, want.budget, build.groups) + 1) * build.page_bytes
+    if build.device.type == "cpu":
+        space = space_on_host(spec, want, platform, needed)
+    else:
+        space = space_on_card(spec, want, build.facts, platform, free_at_start, needed, measure, choices)
+    space = step_for_pool(spec, space, build.groups, build.page_bytes, choices)
+    # What the poorest rank can hold, all of them use.
+    kv_bytes, budget = build.ranks.least([space.kv_bytes, space.budget])
+    space = replace(space, kv_bytes=kv_bytes, budget=budget)
+    return fitted(want, space, build.groups, build.page_bytes, spec.max_model_len is not None, choices)
 
 
 def scheduler_for(ready: Ready, prefix_cache: bool) -> Scheduler:
@@ -109,53 +181,93 @@ def warm_up(loaded: Loaded) -> None:
     loaded.worker.forget_rows()
 
 
-def _dtype(spec: EngineSpec, facts: ModelFacts, platform: Platform, choices: list[Choice]) -> torch.dtype:
+def _dtype(
+    spec: EngineSpec, facts: ModelFacts, stored: torch.dtype | None, platform: Platform, choices: list[Choice]
+) -> torch.dtype:
     if spec.dtype != "auto":
         if spec.dtype not in _DTYPES:
             raise SettingsError(f"--dtype {spec.dtype!r} is not known; use auto, {', '.join(_DTYPES)}")
         choices.append(Choice("dtype", spec.dtype, "asked for"))
         return _DTYPES[spec.dtype]
-    stated = _DTYPES.get(facts.dtype)
+    stated = stored or _DTYPES.get(facts.dtype)
     if stated is None:
         choices.append(Choice("dtype", "bfloat16", f"config.json says {facts.dtype!r}, which is not a dtype to compute in"))
         return torch.bfloat16
     chosen, reason = platform.compute_dtype(stated)
+    if stored is not None and chosen == stored:
+        reason = "config.json names none, and the weights are stored so"
     choices.append(Choice("dtype", str(chosen).removeprefix("torch."), reason))
     return chosen
 
 
-def _limits(
-    spec: EngineSpec, facts: ModelFacts, platform: Platform, groups: tuple[KvGroup, ...], page_bytes: int, choices: list[Choice]
-) -> Limits:
-    """Window, slots, step budget and pages: what was asked for where it fits, otherwise cut, with the reason."""
-    seqs = spec.max_num_seqs or platform.default_num_seqs
-    # A step has room for at least one token of every running sequence.
-    budget = spec.max_num_batched_tokens or max(platform.default_batched_tokens, seqs)
-    window = spec.max_model_len or facts.window
-    if spec.max_model_len and spec.max_model_len > facts.window:
-        raise SettingsError(
-            f"--max-model-len {spec.max_model_len} is longer than the {facts.window} tokens that the model knows; use less"
-        )
-    one = sequence_pages(window, budget, groups)
-    if spec.kv_cache_gib is not None:
-        size, reason = int(spec.kv_cache_gib * GIB), "asked for"
-    else:
-        size, reason = platform.kv_bytes((seqs * one + 1) * page_bytes)
-    pages = size // page_bytes
-    fitted = longest_sequence(pages, budget, window, groups)
-    if fitted < 1:
-        need = (sequence_pages(1, budget, groups) + 1) * page_bytes
-        raise CapacityError(
-            f"the KV cache of {size} bytes holds not even one token: pages are {page_bytes} bytes and {need} bytes are needed; "
-            "free memory, raise --kv-cache-gib or lower --page-tokens"
-        )
-    if fitted < window:
-        if spec.max_model_len:
-            why = f"{(one + 1) * page_bytes / GIB:.2f} GiB of KV cache would be needed for the {window} asked for"
-        else:
-            why = f"the model knows {window} tokens, but the KV cache of {size / GIB:.2f} GiB holds no more for one sequence"
-        choices.append(Choice("max_model_len", str(fitted), why))
-    else:
-        choices.append(Choice("max_model_len", str(window), "asked for" if spec.max_model_len else "the model's whole window"))
-    choices.append(Choice("kv cache", f"{pages} pages, {size / GIB:.2f} GiB", reason))
-    return Limits(fitted, seqs, budget, pages)
+def _stored_dtype(checkpoint: Checkpoint | DummyCheckpoint) -> torch.dtype | None:
+    """Where config.json names no dtype (gpt-oss): that of most of the weights which are stored in one to compute in."""
+    text = checkpoint.config.get("text_config")
+    for config in (checkpoint.config, text if isinstance(text, dict) else {}):
+        if config.get("dtype") or config.get("torch_dtype"):
+            return None
+    sizes: dict[torch.dtype, int] = {}
+    for info in checkpoint.names.values():
+        dtype = TORCH_DTYPES[info.dtype]
+        if dtype in _DTYPES.values():
+            sizes[dtype] = sizes.get(dtype, 0) + info.nbytes
+    if isinstance(checkpoint, DummyCheckpoint):
+        return torch.bfloat16
+    return max(sizes, key=sizes.__getitem__, default=None)
+
+
+def _open(spec: EngineSpec) -> Checkpoint | DummyCheckpoint:
+    if spec.load_format == "dummy":
+        return DummyCheckpoint.open(Path(spec.checkpoint))
+    if spec.load_format != "auto":
+        raise SettingsError(f"--load-format {spec.load_format!r} is not known; use auto or dummy")
+    return Checkpoint.open(Path(spec.checkpoint))
+
+
+def _kv_dtype(spec: EngineSpec, dtype: torch.dtype, choices: list[Choice]) -> torch.dtype:
+    if spec.kv_cache_dtype not in _KV_DTYPES:
+        raise SettingsError(f"--kv-cache-dtype {spec.kv_cache_dtype!r} is not known; use {', '.join(_KV_DTYPES)}")
+    chosen = _KV_DTYPES[spec.kv_cache_dtype]
+    if chosen is None:
+        return dtype
+    choices.append(Choice("kv cache dtype", str(chosen).removeprefix("torch."), "asked for"))
+    return chosen
+
+
+def _cache_scales(source: Source, build: Build, choices: list[Choice]) -> dict[int, tuple[float, float]]:
+    """By layer, what an 8-bit cache's numbers are multiplied with."""
+    if build.kv_dtype != torch.float8_e4m3fn:
+        skip_cache_scales(source)
+        return {}
+    scales = read_cache_scales(source)
+    where = f"{len(scales)} layers as the checkpoint says, the others 1" if scales else "1: the checkpoint says nothing"
+    choices.append(Choice("kv cache scales", where, "numbers up to 448 are stored"))
+    return scales
+
+
+def _offload(
+    spec: EngineSpec, checkpoint: Checkpoint | DummyCheckpoint, device: torch.device, free: int, choices: list[Choice]
+) -> bool:
+    """Whether tables that are only looked up stay in host memory."""
+    if spec.ple_offload not in ("auto", "on", "off"):
+        raise SettingsError(f"--ple-offload {spec.ple_offload!r} is not known; use auto, on or off")
+    tables = sum(info.nbytes for name, info in checkpoint.names.items() if name.endswith("embed_tokens_per_layer.weight"))
+    if device.type == "cpu" or (spec.ple_offload == "auto" and not tables):
+        return False
+    if spec.ple_offload != "auto":
+        choices.append(Choice("per-layer embeddings", "host" if spec.ple_offload == "on" else "card", "asked for"))
+        return spec.ple_offload == "on"
+    rest = checkpoint.total_bytes - tables
+    tight = free < checkpoint.total_bytes + max(2 * GIB, rest // 4)
+    why = f"the card has {free / GIB:.1f} GiB free, the model is {rest / GIB:.1f} GiB and these tables {tables / GIB:.1f} GiB"
+    choices.append(Choice("per-layer embeddings", "host" if tight else "card", why))
+    return tight
+
+
+def _few_rows(dtype: torch.dtype, device: torch.device) -> Choice:
+    """What multiplies a few rows with a matrix."""
+    if kernels_reason_not(device) is None:
+        return Choice("linear maps of few rows", "Triton kernels", "they read weights at nearly memory bandwidth")
+    reason = cpu_linear.reason_not(torch.empty((64, 64), dtype=dtype, device=device))
+    few_rows = "torch" if reason else "kernels compiled for this CPU"
+    return Choice("linear maps of few rows", few_rows, reason or "they read weights at nearly memory bandwidth")

@@ -1,11 +1,18 @@
 """The engine's main loop: messages in, one step, messages out. Owns the scheduler and the worker; knows no HTTP.
 
+On an accelerator steps overlap: the next one is planned and launched while the device computes the one before, whose tokens
+are read, booked and sent then. Where a launch computes at once, each step is booked before the next one is planned.
+
+    host    plan 2, launch 2 | wait for 1 | book and send 1, draw 2, plan 3, launch 3 | wait for 2 | book and send 2 ...
+    device  step 1 ......................| step 2 ..................................................| step 3 ............
+
 Any exception in a step ends the process: the gateway ends the streams, starts a new engine and replays what had sent
 nothing yet. A request that cannot be served is answered, never dropped.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -14,7 +21,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tokenwell.engine.run.grammar import GrammarError
-from tokenwell.engine.run.worker import Worker
+from tokenwell.engine.run.worker import Step, Worker
+from tokenwell.engine.schedule.plan import StepPlan
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.channel import EngineChannel
 from tokenwell.wire.errors import RequestError
@@ -38,11 +46,14 @@ class Loop:
         self._vocabulary = vocabulary
         self._pulse = pulse
         self._compiling: dict[str, tuple[Generate, Future[LLMatcher]]] = {}  # by request id, oldest first
+        self._pending: Step | None = None  # launched and drawn, not collected
         self._step_seconds = 0.0
         self._model_seconds = 0.0
 
     def run(self) -> None:
         """Serve until a Shutdown message."""
+        # What loading made stays to the end. A garbage collection that looked through it would stall a step by 80 ms.
+        gc.freeze()
         idle, checked = True, True
         while True:
             began = time.perf_counter()
@@ -53,7 +64,7 @@ class Loop:
                 return
             outputs = self._take(messages) + self._add_compiled()
             plan = self._scheduler.schedule()
-            if plan is None:
+            if plan is None and self._pending is None:
                 if messages or outputs:
                     self._send(outputs)
                 elif idle and not checked:  # nothing to do for a while: time to look for lost pages
@@ -62,14 +73,41 @@ class Loop:
                 idle = True
                 continue
             idle = checked = False
-            self._pulse.step_started = time.monotonic()
-            ran = time.perf_counter()
-            result = self._worker.run(plan)
-            self._model_seconds += time.perf_counter() - ran
-            self._pulse.step_started = None
-            outputs += self._scheduler.apply(result)
-            self._send(outputs)
+            self._advance(plan, outputs)
             self._step_seconds += time.perf_counter() - began
+
+    def _advance(self, plan: StepPlan | None, outputs: list[Output]) -> None:
+        """Launch `plan`, if there is one, and book the step before it, or `plan` itself without overlap; send `outputs`, too."""
+        step = self._launch(plan) if plan is not None else None
+        earlier, self._pending = self._pending, step
+        if earlier is not None:
+            outputs += self._book(earlier)
+        if self._worker.overlaps:
+            self._send(outputs)
+        if step is None:
+            return
+        ran = time.perf_counter()
+        self._worker.draw(step)  # only now are all earlier tokens known, which grammars and penalties look at
+        self._model_seconds += time.perf_counter() - ran
+        if not self._worker.overlaps:
+            self._pending = None
+            self._send(outputs + self._book(step))
+
+    def _launch(self, plan: StepPlan) -> Step:
+        if self._pending is None:
+            self._pulse.step_started = time.monotonic()
+        ran = time.perf_counter()
+        step: Step = self._worker.launch(plan)
+        self._model_seconds += time.perf_counter() - ran
+        return step
+
+    def _book(self, step: Step) -> list[Output]:
+        """Wait for a step's tokens and tell the scheduler."""
+        ran = time.perf_counter()
+        result = self._worker.collect(step)
+        self._model_seconds += time.perf_counter() - ran
+        self._pulse.step_started = None if self._pending is None else time.monotonic()
+        return self._scheduler.apply(result)
 
     def _take(self, messages: Iterable[ToEngine]) -> list[Output]:
         refused = []

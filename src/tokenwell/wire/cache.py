@@ -20,8 +20,9 @@ class KvGroup(msgspec.Struct, frozen=True, array_like=True):
     kv_heads: int  # on this rank
     head_dim: int
     window: int | None  # sliding window in tokens, the query's own position included; None: full attention
-    bytes_per_token: int  # K and V of all layers of the group, on this rank
+    bytes_per_token: int  # what is stored of all layers of the group, on this rank
     page_tokens: int  # tokens in one page
+    folded: bool = False  # K == V before norm and rotation: only V is stored, K is rebuilt where it is read
 
 
 def pages_for(tokens: int, group: KvGroup) -> int:
@@ -61,3 +62,15 @@ def longest_sequence(num_pages: int, step_tokens: int, limit: int, groups: tuple
         else:
             high = middle - 1
     return low
+
+
+def together_pages(count: int, tokens: int, step_tokens: int, groups: tuple[KvGroup, ...]) -> int:
+    """Pages of `count` sequences of `tokens` tokens at once: one computes a whole step's tokens, the others one each."""
+    resting = sequence_pages(tokens, 1, groups)
+    return (count - 1) * resting + sequence_pages(tokens, step_tokens, groups) if count else 0
+
+
+def concurrency(num_pages: int, tokens: int, step_tokens: int, groups: tuple[KvGroup, ...]) -> float:
+    """How many sequences of `tokens` tokens a pool of `num_pages` (page 0 included) holds at once; its whole part really fit."""
+    resting, alone = sequence_pages(tokens, 1, groups), sequence_pages(tokens, step_tokens, groups)
+    return max(0.0, 1 + (num_pages - 1 - alone) / resting)

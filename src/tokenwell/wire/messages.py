@@ -120,6 +120,7 @@ class Fatal(Message, frozen=True, array_like=True, tag=True):
 
     message: str
     retry: bool
+    apart: bool = False  # its cards cannot work together, but each may serve the whole model alone
 
 
 ToEngine = Generate | Abort | Shutdown

@@ -26,6 +26,8 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ple_offload: str = "auto"  # per-layer embedding tables in host memory: "auto" (if the card is too small) | "on" | "off"
     graphs: bool = True  # record decode steps once and replay them, on devices that can
     tp: int = 1  # cards that share every layer (tensor parallel)
+    first_card: int = 0  # the first of the engine's cards, counted from `device`
+    sharers: int = 1  # processes of this service that compute side by side: on the CPU they share its threads and memory
     page_tokens: int = 16  # tokens a page of the most expensive group holds
     prefix_cache: bool = True
     threads: int | None = None  # CPU threads for tensor work

@@ -31,7 +31,7 @@ def build(
     groups, page_bytes = group_layers([kv], dtype.itemsize, page_tokens)
     needs = [-(-(start + count) // page_tokens) for start, count in rows]
     pool = KvPool(groups, page_bytes, sum(needs) + 1, dtype, CPU)
-    pool.pages.normal_()
+    pool.pages.view(dtype).normal_()
     pages = (torch.randperm(sum(needs)) + 1).tolist()
     plan = [RunRow(index, start, count, ((),), True) for index, (start, count) in enumerate(rows)]
     tables = PageTables(groups, len(rows), max(start + count for start, count in rows), CPU)
@@ -125,9 +125,12 @@ def test_the_choice_says_why(cap: float | None, name: str) -> None:
     backend, choice = choose_backend(AttentionSpec(4, 2, 8, 1.0, softcap=cap), CPU)
     assert backend.name == name == choice.chosen
     if cap is None:
-        assert choice.reason == "not cpu kernel: only bfloat16 on the CPU has a kernel, not float32 on cpu"
+        first = "not cpu kernel: only bfloat16 on the CPU has a kernel, not float32 on cpu"
+        assert choice.reason == f"{first}; not triton: Triton kernels are for accelerators, not for a cpu"
     else:
-        assert choice.reason == "not cpu kernel: it cannot cap scores; not sdpa: it cannot cap scores"
+        reasons = choice.reason.split("; ")
+        assert reasons[0] == "not cpu kernel: it cannot cap scores"
+        assert reasons[-1] == "not sdpa: it cannot cap scores"
 
 
 def test_a_cap_bounds_the_scores() -> None:

@@ -1,13 +1,15 @@
 """A device that executes plans on a pool of token histories and checks that every row sees exactly what it should.
 
 A slot of a page holds what a key would depend on: the position and all tokens up to it. The "model" reads those through
-the page tables, as an attention kernel would, and derives the next token from what it reads.
+the page tables, as an attention kernel would, and derives the next token from what it reads. Plans are executed in order, and
+as late as possible: when their results are collected.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenwell.engine.schedule.plan import RunRow, Sampled, StepPlan, StepResult
 from tokenwell.engine.schedule.scheduler import Scheduler
@@ -39,16 +41,54 @@ def next_token(seen: History, vocabulary: int = VOCABULARY) -> int:
     return hash(seen) % vocabulary
 
 
-def continuation(prompt: list[int], sampling: Sampling, max_model_len: int) -> tuple[list[int], str]:
+class Verdict(NamedTuple):
+    """What a row's grammar makes of its token number `generated`."""
+
+    wanted: bool = True  # otherwise it was over before
+    ended: bool = False
+    error: str | None = None
+
+
+def verdict(sampling: Sampling, generated: int) -> Verdict:
+    """A grammar of these tests is "<kind> <tokens>": what happens at the token of that number, counted from 1."""
+    if sampling.grammar is None:
+        return Verdict()
+    kind, at = sampling.grammar.split()
+    if generated < int(at):
+        return Verdict()
+    if generated > int(at):
+        return Verdict(False, True)
+    return {
+        "ends": Verdict(True, True),
+        "over": Verdict(False, True),
+        "breaks": Verdict(True, False, "broken"),
+        "fails": Verdict(False, False, "failed"),
+    }[kind]
+
+
+class Continuation(NamedTuple):
+    """What a request must bring."""
+
+    tokens: list[int]
+    finish: str
+    stop_id: int | None
+
+
+def continuation(prompt: list[int], sampling: Sampling, max_model_len: int) -> Continuation:
     """The tokens that a request must bring and why it ends, computed without any scheduler."""
     tokens, values = list(prompt), []
     limit = min(len(prompt) + sampling.max_tokens, max_model_len)
     while len(tokens) < limit:
-        tokens.append(next_token(extend(values, tokens)[-1]))
-        generated = len(tokens) - len(prompt)
-        if tokens[-1] in sampling.stop_ids and generated > sampling.min_tokens:
-            return tokens[len(prompt) :], "stop"
-    return tokens[len(prompt) :], "length"
+        generated = len(tokens) - len(prompt) + 1
+        token = next_token(extend(values, tokens)[-1])
+        grammar = verdict(sampling, generated)
+        if grammar.wanted:
+            tokens.append(token)
+        stopped = grammar.wanted and token in sampling.stop_ids and generated > sampling.min_tokens
+        if stopped or grammar.ended or grammar.error:
+            finish = "error" if grammar.error else "stop"
+            return Continuation(tokens[len(prompt) :], finish, token if stopped else None)
+    return Continuation(tokens[len(prompt) :], "length", None)
 
 
 def prompt_logprob(position: int, token: int) -> TokenLogprob:
@@ -78,13 +118,34 @@ class Device:
     max_tokens: int
     rows: dict[int, Row] = field(default_factory=dict)
     pages: dict[int, dict[int, History]] = field(default_factory=dict)
-    steps: int = 0
+    queue: deque[StepPlan] = field(default_factory=deque)
+    launched: int = 0
+    steps: int = 0  # executed ones
     computed_tokens: int = 0
 
+    def launch(self, plan: StepPlan) -> None:
+        """Queue one plan; the host knows nothing of what the plans before it sample."""
+        self.launched += 1
+        assert plan.step == self.launched and len(self.queue) < 2
+        unknown = {run.row for run in self.queue[-1].run if run.sample} if self.queue else set()
+        unknown -= {*plan.drop, *(add.row for add in plan.add)}
+        for run in plan.run:
+            assert run.pending == (run.row in unknown)
+            assert not run.pending or run.count == 1
+        self.queue.append(plan)
+
+    def collect(self) -> StepResult:
+        """Execute the oldest plan; assertion errors tell where it is wrong."""
+        return self._execute(self.queue.popleft())
+
     def execute(self, plan: StepPlan) -> StepResult:
-        """Run one plan; assertion errors tell where the plan is wrong."""
+        """Run one plan while no other is in flight."""
+        self.launch(plan)
+        assert len(self.queue) == 1
+        return self.collect()
+
+    def _execute(self, plan: StepPlan) -> StepResult:
         self.steps += 1
-        assert plan.step == self.steps
         assert plan.run and 0 < plan.tokens <= self.max_tokens
         self.computed_tokens += plan.tokens
         for row in plan.drop:
@@ -158,8 +219,11 @@ class Device:
             return None, logprobs
         assert end == len(row.tokens) and seen is not None
         row.tokens.append(next_token(seen))
+        grammar = verdict(row.sampling, end + 1 - row.prompt_tokens)
+        if not grammar.wanted:
+            return Sampled(run.row, None, None, grammar.ended, grammar.error), logprobs
         logprob = None if row.sampling.logprobs is None else TokenLogprob(-float(end))
-        return Sampled(run.row, row.tokens[-1], logprob), logprobs
+        return Sampled(run.row, row.tokens[-1], logprob, grammar.ended, grammar.error), logprobs
 
 
 @dataclass
@@ -211,19 +275,44 @@ class Loop:
 
     def finish(self, plan: StepPlan) -> None:
         """Execute a plan and read what comes of it."""
-        for output in self.scheduler.apply(self.device.execute(plan)):
+        self.device.launch(plan)
+        self.collect()
+
+    def launch(self) -> StepPlan | None:
+        """Plan a step, perhaps while one is in flight, and queue it."""
+        plan = self.scheduler.schedule()
+        self.scheduler.check()
+        if plan is not None:
+            self.device.launch(plan)
+        return plan
+
+    def collect(self) -> None:
+        """Execute the oldest plan in flight and read what comes of it."""
+        for output in self.scheduler.apply(self.device.collect()):
             self.told[output.id].outputs.append(output)
             self.told[output.id].tokens += output.tokens
         self.scheduler.check()
+
+    def overlap(self) -> StepPlan | None:
+        """One step as an overlapping loop makes it: the next plan is launched before the last result is read."""
+        plan = self.launch()
+        if self.device.queue and (plan is None or len(self.device.queue) > 1):
+            self.collect()
+        return plan
 
     def drain(self) -> None:
         """Step until nothing waits or runs."""
         while not self.scheduler.idle:
             self.step()
 
+    def overlap_all(self) -> None:
+        """Overlapping steps until nothing waits, runs, or is in flight."""
+        while not self.scheduler.idle or self.device.queue:
+            self.overlap()
+
     def ask(self, id: str, prompt: list[int], **sampling: Any) -> Told:
         """Run one request to its end, check its tokens, and return what it was told."""
         self.add(id, prompt, **sampling)
         self.drain()
-        assert self.told[id].tokens == continuation(prompt, Sampling(**sampling), self.max_model_len)[0]
+        assert self.told[id].tokens == continuation(prompt, Sampling(**sampling), self.max_model_len).tokens
         return self.told[id]

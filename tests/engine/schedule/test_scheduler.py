@@ -68,8 +68,6 @@ def test_wrong_use_is_an_error() -> None:
         scheduler.apply(StepResult(1))
     scheduler.add(Generate("a", [1, 2, 3], Sampling(logprobs=0, prompt_logprobs=0)))
     scheduler.schedule()
-    with pytest.raises(RuntimeError, match="before apply"):
-        scheduler.schedule()
     sampled = (Sampled(0, 5, TokenLogprob(-1.0)),)
     with pytest.raises(ValueError, match="result of step 2"):
         scheduler.apply(StepResult(2, sampled))
@@ -79,6 +77,8 @@ def test_wrong_use_is_an_error() -> None:
         scheduler.apply(StepResult(1, (Sampled(0, 5),)))
     with pytest.raises(ValueError, match="0 prompt logprobs instead of 2"):
         scheduler.apply(StepResult(1, sampled))
+    with pytest.raises(ValueError, match="no token, and no reason"):
+        scheduler.apply(StepResult(1, (Sampled(0, None),)))
     outputs = scheduler.apply(StepResult(1, sampled, {0: [TokenLogprob(-2.0), TokenLogprob(-3.0)]}))
     assert outputs[0].tokens == [5]
     with pytest.raises(ValueError, match="it was applied"):

@@ -8,9 +8,11 @@ from tokenwell.engine.attention.cpu import CpuAttention
 from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.attention.sdpa import SdpaAttention
 from tokenwell.engine.attention.spec import AttentionSpec, Backend
+from tokenwell.engine.attention.trial import disagreement
+from tokenwell.engine.attention.triton import TritonAttention
 from tokenwell.wire.messages import Choice
 
-_IN_ORDER: tuple[Backend, ...] = (CpuAttention(), SdpaAttention(), ReferenceAttention())
+_IN_ORDER: tuple[Backend, ...] = (CpuAttention(), TritonAttention(), SdpaAttention(), ReferenceAttention())
 
 
 def choose_backend(spec: AttentionSpec, device: torch.device) -> tuple[Backend, Choice]:
@@ -19,6 +21,8 @@ def choose_backend(spec: AttentionSpec, device: torch.device) -> tuple[Backend, 
     kind = "full" if spec.window is None else f"sliding-{spec.window}"
     for backend in _IN_ORDER:
         reason = backend.reason_not(spec, device)
+        if reason is None and device.type != "cpu" and backend.name != "reference":  # on CPUs tests have shown it
+            reason = disagreement(backend, spec, device)
         if reason is None:
             why = "; ".join(against) or "first in order"
             return backend, Choice(f"attention of {kind} layers, head size {spec.head_dim}", backend.name, why)

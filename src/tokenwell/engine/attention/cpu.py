@@ -21,6 +21,8 @@ class CpuAttention:
     name = "cpu kernel"
 
     def reason_not(self, spec: AttentionSpec, device: torch.device) -> str | None:
+        if spec.folded or spec.kv_dtype not in (None, spec.dtype):
+            return "it wants keys and values in the cache as they are computed with"
         if spec.softcap is not None:
             return "it cannot cap scores"
         return cpu_attention.reason_not(spec.head_dim, spec.dtype, device)

@@ -58,6 +58,8 @@ class SdpaAttention:
     name = "sdpa"
 
     def reason_not(self, spec: AttentionSpec, device: torch.device) -> str | None:
+        if spec.folded or spec.kv_dtype not in (None, spec.dtype):
+            return "it wants keys and values in the cache as they are computed with"
         if spec.softcap is not None:
             return "it cannot cap scores"
         if spec.sinks and device.type != "cpu":

@@ -1,41 +1,24 @@
 """What lies between the fused projection of queries, keys and values and attention, on accelerators, in one kernel:
 norms of heads, rotation, and keys and values written to the paged cache in its own dtype.
 
-Knows the layout of the cache (attention/spec.py) and of the page tables (run/batch.py); which layers have what is `Heads`.
+Knows the layout of the cache (attention/spec.py) and of the page tables (run/batch.py); what a layer has is said by `Heads`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
+from tokenwell.engine.kernels.heads import Heads
 from tokenwell.engine.platform import accelerator
 
 _FP8 = torch.float8_e4m3fn
 
 
-@dataclass(frozen=True)
-class Heads:
-    """What a row of the fused projection holds and what becomes of it."""
-
-    heads: int  # queries
-    kv_heads: int  # keys; as many values
-    head_dim: int
-    half: int  # channel i rotates with i + half ...
-    turning: int  # ... for i < turning
-    eps: float = 0.0
-    q_norm: torch.Tensor | None = None  # [head_dim]
-    k_norm: torch.Tensor | None = None
-    v_norm: bool = False  # values are normed, without a weight
-    owns: bool = True  # the layer has keys and values; if not, the row holds queries alone
-    k_eq_v: bool = False  # values are the keys before norm and rotation; the row holds them once
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _angles(positions_at, frequencies_at, cos_at, sin_at, factor, count, PAIRS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
@@ -46,14 +29,80 @@ def _angles(positions_at, frequencies_at, cos_at, sin_at, factor, count, PAIRS: 
 
 
 @triton.jit
+def _stored(x, factor, place, inside, FP8: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Store x, in an 8-bit cache times `factor` and within what 8 bits hold."""
+    if FP8:
+        x = tl.minimum(tl.maximum(x * factor, -448.0), 448.0)
+    tl.store(place, x.to(place.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _turn(  # type: ignore[no-untyped-def]
+    source, place, weight_at, cos_at, sin_at, token, there, factor, eps, HEAD_DIM: tl.constexpr,
+    HALF: tl.constexpr, TURNING: tl.constexpr, FP8: tl.constexpr, BLOCK: tl.constexpr, REST: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Norm and rotate one query or key head from `source` to `place`, both [TOKENS, 1].
+
+    It is read in pieces: channels [0, HALF) and [HALF, 2 * HALF), which turn together, and REST (0 if none) behind them.
+    """
+    i = tl.arange(0, BLOCK)
+    j = 2 * HALF + tl.arange(0, REST if REST > 0 else 1)
+    inside = there[:, None] & (i < HALF)[None, :]
+    turned = there[:, None] & (i < TURNING)[None, :]
+    behind = there[:, None] & (j < HEAD_DIM)[None, :]
+    if weight_at is not None:
+        first_weight = tl.load(weight_at + i, mask=i < HALF, other=0.0)[None, :]
+        second_weight = tl.load(weight_at + HALF + i, mask=i < HALF, other=0.0)[None, :]
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    first = tl.load(source + i[None, :], mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + HALF + i[None, :], mask=inside, other=0.0).to(tl.float32)
+    cos = tl.load(cos_at + token[:, None] * TURNING + i[None, :], mask=turned, other=1.0)
+    sin = tl.load(sin_at + token[:, None] * TURNING + i[None, :], mask=turned, other=0.0)
+    if REST > 0:
+        rest = tl.load(source + j[None, :], mask=behind, other=0.0).to(tl.float32)
+    if weight_at is not None:
+        squares = tl.sum(first * first + second * second, 1)
+        if REST > 0:
+            squares += tl.sum(rest * rest, 1)
+        shrink = tl.rsqrt(squares / HEAD_DIM + eps)[:, None]
+        first *= shrink * first_weight
+        second *= shrink * second_weight
+        if REST > 0:
+            rest *= shrink * tl.load(weight_at + j, mask=j < HEAD_DIM, other=0.0)[None, :]
+    _stored(first * cos - second * sin, factor, place + i[None, :], inside, FP8)
+    _stored(second * cos + first * sin, factor, place + HALF + i[None, :], inside, FP8)
+    if REST > 0:
+        _stored(rest, factor, place + j[None, :], behind, FP8)
+
+
+@triton.jit
+def _value(  # type: ignore[no-untyped-def]
+    source, place, there, factor, eps,
+    HEAD_DIM: tl.constexpr, NORM: tl.constexpr, FP8: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One value head from `source` to `place`, both [TOKENS, 1]."""
+    channel = tl.arange(0, BLOCK)
+    inside = there[:, None] & (channel < HEAD_DIM)[None, :]
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    v = tl.load(source + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+    if NORM:
+        v *= tl.rsqrt(tl.sum(v * v, 1) / HEAD_DIM + eps)[:, None]
+    _stored(v, factor, place + channel[None, :], inside, FP8)
+
+
+@triton.jit(do_not_specialize=["tokens", "table_stride", "page_tokens"])  # one binary for all of them
 def _front(  # type: ignore[no-untyped-def]
     qkv_at, qkv_stride, q_at, k_at, v_at, q_weight_at, k_weight_at, cos_at, sin_at,
     positions_at, rows_at, slots_at, table_at, table_stride,
     k_page, k_token, k_head, v_page, v_token, v_head,
-    tokens, eps, k_factor, v_factor, PAGE_TOKENS,
+    tokens, eps, k_factor, v_factor, page_tokens,
     HEADS: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr, V_FIRST: tl.constexpr, HEAD_DIM: tl.constexpr,
     HALF: tl.constexpr, TURNING: tl.constexpr, V_NORM: tl.constexpr, FP8: tl.constexpr,
-    BLOCK: tl.constexpr, TOKENS: tl.constexpr, PDL: tl.constexpr,
+    BLOCK: tl.constexpr, REST: tl.constexpr, WHOLE: tl.constexpr, TOKENS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (i, h): head h of tokens i * TOKENS ..; first come HEADS queries, then KEYS keys, then VALUES values.
 
@@ -62,57 +111,31 @@ def _front(  # type: ignore[no-untyped-def]
     head = tl.program_id(1)
     token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     there = token < tokens
-    channel = tl.arange(0, BLOCK)
-    inside = there[:, None] & (channel < HEAD_DIM)[None, :]
+    source = qkv_at + token[:, None] * qkv_stride
     # Where a token's key or value goes. The tables are made before the step: no kernel of the step writes them.
     if VALUES > 0:
-        position = tl.load(positions_at + token, mask=there, other=0)
+        position = tl.load(positions_at + token, mask=there, other=0).to(tl.int32)  # divided faster than 64 bits
         row = tl.load(rows_at + token, mask=there, other=0)
         slot = tl.load(slots_at + row, mask=there, other=0).to(tl.int64)
-        page = tl.load(table_at + slot * table_stride + position // PAGE_TOKENS, mask=there, other=0).to(tl.int64)
-        offset = position % PAGE_TOKENS
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
-    start = qkv_at + token[:, None] * qkv_stride
-    if head < HEADS + KEYS:
-        source = start + head * HEAD_DIM
-        x = tl.load(source + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-        index = channel % HALF
-        turns = (channel < 2 * HALF) & (index < TURNING)
-        first = channel < HALF
-        mate = tl.where(turns, tl.where(first, channel + HALF, channel - HALF), channel)
-        other = tl.load(source + mate[None, :], mask=inside, other=0.0).to(tl.float32)
-        if q_weight_at is not None:
-            weight_at = q_weight_at
-            if k_weight_at is not None:
-                if head >= HEADS:
-                    weight_at = k_weight_at
-            shrink = tl.rsqrt(tl.sum(x * x, 1) / HEAD_DIM + eps)[:, None]
-            x *= shrink * tl.load(weight_at + channel, mask=channel < HEAD_DIM, other=0.0).to(tl.float32)[None, :]
-            other *= shrink * tl.load(weight_at + mate, mask=channel < HEAD_DIM, other=0.0).to(tl.float32)[None, :]
-        angle = token[:, None] * TURNING + index[None, :]
-        turned = there[:, None] & turns[None, :]
-        cos = tl.load(cos_at + angle, mask=turned, other=1.0)
-        sin = tl.load(sin_at + angle, mask=turned, other=0.0)
-        y = x * cos + other * tl.where(first[None, :], -sin, sin)
-        if head < HEADS:
-            place = q_at + (token[:, None] * HEADS + head) * HEAD_DIM + channel[None, :]
-            tl.store(place, y.to(q_at.dtype.element_ty), mask=inside)
-        elif KEYS > 0:
-            place = k_at + page[:, None] * k_page + offset[:, None] * k_token + (head - HEADS) * k_head + channel[None, :]
-            if FP8:
-                y = tl.minimum(tl.maximum(y * k_factor, -448.0), 448.0)
-            tl.store(place, y.to(k_at.dtype.element_ty), mask=inside)
+        page = tl.load(table_at + slot * table_stride + position // page_tokens, mask=there, other=0).to(tl.int64)[:, None]
+        offset = (position % page_tokens)[:, None]
+    if head < HEADS:
+        q_place = q_at + (token[:, None] * HEADS + head) * HEAD_DIM
+        _turn(
+            source + head * HEAD_DIM, q_place, q_weight_at, cos_at, sin_at, token, there, 1.0, eps,
+            HEAD_DIM, HALF, TURNING, False, BLOCK, REST, PDL,
+        )  # fmt: skip
     elif VALUES > 0:
-        which = head - HEADS - KEYS
-        v = tl.load(start + (V_FIRST + which) * HEAD_DIM + channel[None, :], mask=inside, other=0.0).to(tl.float32)
-        if V_NORM:
-            v *= tl.rsqrt(tl.sum(v * v, 1) / HEAD_DIM + eps)[:, None]
-        if FP8:
-            v = tl.minimum(tl.maximum(v * v_factor, -448.0), 448.0)
-        place = v_at + page[:, None] * v_page + offset[:, None] * v_token + which * v_head + channel[None, :]
-        tl.store(place, v.to(v_at.dtype.element_ty), mask=inside)
+        if head < HEADS + KEYS:
+            k_place = k_at + page * k_page + offset * k_token + (head - HEADS) * k_head
+            _turn(
+                source + head * HEAD_DIM, k_place, k_weight_at, cos_at, sin_at, token, there, k_factor, eps,
+                HEAD_DIM, HALF, TURNING, FP8, BLOCK, REST, PDL,
+            )  # fmt: skip
+        else:
+            which = head - HEADS - KEYS
+            v_place = v_at + page * v_page + offset * v_token + which * v_head
+            _value(source + (V_FIRST + which) * HEAD_DIM, v_place, there, v_factor, eps, HEAD_DIM, V_NORM, FP8, WHOLE, PDL)
 
 
 def angles(positions: torch.Tensor, frequencies: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,10 +168,11 @@ def front(
         return q
     values = heads.kv_heads if heads.owns else 0
     keys = 0 if folded else values
-    block = triton.next_power_of_2(dim)
-    several = _tokens_a_program(tokens, block)
+    rest = dim - 2 * heads.half
+    several = _tokens_a_program(tokens, heads.heads + keys + values, dim, accelerator.processors(qkv.device))
     pdl = accelerator.dependent_launch(qkv.device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    whole = triton.next_power_of_2(dim)
     _front[(triton.cdiv(tokens, several), heads.heads + keys + values)](
         qkv, qkv.stride(0), q, k, v, heads.q_norm, heads.k_norm, cos, sin,
         positions, token_rows, slots, table, table.stride(0),
@@ -156,14 +180,16 @@ def front(
         tokens, heads.eps, 1 / k_scale, 1 / v_scale, page_tokens,
         HEADS=heads.heads, KEYS=keys, VALUES=values, V_FIRST=heads.heads + (0 if heads.k_eq_v else heads.kv_heads),
         HEAD_DIM=dim, HALF=heads.half, TURNING=heads.turning, V_NORM=heads.v_norm, FP8=v.dtype == _FP8,
-        BLOCK=block, TOKENS=several, PDL=pdl, num_warps=max(1, min(4, several * block // 256)), **extra,
+        BLOCK=triton.next_power_of_2(heads.half), REST=triton.next_power_of_2(rest) if rest else 0, WHOLE=whole,
+        TOKENS=several, PDL=pdl, num_warps=max(1, min(4, several * whole // 256)), **extra,
     )  # fmt: skip
     return q
 
 
-def _tokens_a_program(tokens: int, block: int) -> int:
-    """One for few tokens, whose heads alone fill the card; else so many that a program has 2048 channels to do."""
-    return 1 if tokens <= 64 else max(1, 2048 // block)
+def _tokens_a_program(tokens: int, kinds: int, dim: int, processors: int) -> int:
+    """So many that each processor gets a few programs, and that a program has at most 2048 channels."""
+    wanted = triton.next_power_of_2(max(1, tokens * kinds // (8 * processors)))
+    return min(wanted, max(1, 2048 // triton.next_power_of_2(dim)))
 
 
 def reference_angles(positions: torch.Tensor, frequencies: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:

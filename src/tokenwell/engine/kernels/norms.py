@@ -16,16 +16,22 @@ import triton.language as tl
 
 from tokenwell.engine.platform import accelerator
 
-FP8_MAX = 448.0  # of float8_e4m3fn
+_FEW = 1024  # rows that a card holds all at once
 
 
 @triton.jit
-def _normed(x, weight_at, at, inside, dim, eps):  # type: ignore[no-untyped-def]
-    """x / sqrt(mean(x^2) + eps) * weight of one row; x is zero outside."""
-    y = x * tl.rsqrt(tl.sum(x * x, 0) / dim + eps)
+def _unit(x, dim, eps):  # type: ignore[no-untyped-def]
+    """x / sqrt(mean(x^2) + eps) of one row, which is zero outside."""
+    return x * tl.rsqrt(tl.sum(x * x, 0) / dim + eps)
+
+
+@triton.jit
+def _weight(weight_at, at, inside):  # type: ignore[no-untyped-def]
+    """[BLOCK], or 1 where there is none."""
     if weight_at is not None:
-        y *= tl.load(weight_at + at, mask=inside, other=0.0).to(tl.float32)
-    return y
+        return tl.load(weight_at + at, mask=inside, other=0.0)
+    else:  # noqa: RET505
+        return 1.0
 
 
 @triton.jit
@@ -41,38 +47,44 @@ def _join(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     inside = at < DIM
+    # Weights and the scalar are nobody's output: they are on their way while the kernel before ends.
+    first_weight = _weight(first_weight_at, at, inside)
+    second_weight = _weight(second_weight_at, at, inside)
+    outer_weight = _weight(outer_weight_at, at, inside)
+    weight = _weight(weight_at, at, inside)
+    other_weight = _weight(other_weight_at, at, inside)
+    if scalar_at is not None:
+        scalar = tl.load(scalar_at).to(tl.float32)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     total = tl.load(x_at + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
     if first_at is not None:
         added = tl.load(first_at + row * first_stride + at, mask=inside, other=0.0).to(tl.float32)
-        if FIRST_NORM:
-            added = _normed(added, first_weight_at, at, inside, DIM, eps)
         if second_at is not None:
             second = tl.load(second_at + row * second_stride + at, mask=inside, other=0.0).to(tl.float32)
+        if FIRST_NORM:
+            added = _unit(added, DIM, eps) * first_weight
+        if second_at is not None:
             if SECOND_NORM:
-                second = _normed(second, second_weight_at, at, inside, DIM, eps)
+                second = _unit(second, DIM, eps) * second_weight
             added += second
         if outer_weight_at is not None:
-            added = _normed(added, outer_weight_at, at, inside, DIM, eps)
+            added = _unit(added, DIM, eps) * outer_weight
         total += added
         if scalar_at is not None:
-            total *= tl.load(scalar_at).to(tl.float32)
+            total *= scalar
         # What is normed is what is stored: whoever norms the stored sum again gets the same.
         rounded = total.to(total_at.dtype.element_ty)
         tl.store(total_at + row * DIM + at, rounded, mask=inside)
         total = rounded.to(tl.float32)
     if out_at is not None or codes_at is not None:
-        unit = total * tl.rsqrt(tl.sum(total * total, 0) / DIM + eps)
-        y = unit
-        if weight_at is not None:
-            y = unit * tl.load(weight_at + at, mask=inside, other=0.0).to(tl.float32)
+        unit = _unit(total, DIM, eps)
+        y = unit * weight
         if out_at is not None:
             tl.store(out_at + row * DIM + at, y.to(out_at.dtype.element_ty), mask=inside)
         if other_at is not None:
-            y_other = unit * tl.load(other_weight_at + at, mask=inside, other=0.0).to(tl.float32)
-            tl.store(other_at + row * DIM + at, y_other.to(other_at.dtype.element_ty), mask=inside)
+            tl.store(other_at + row * DIM + at, (unit * other_weight).to(other_at.dtype.element_ty), mask=inside)
         if codes_at is not None:
             scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-10) / 448.0
             codes = tl.minimum(tl.maximum(y / scale, -448.0), 448.0)
@@ -80,8 +92,9 @@ def _join(  # type: ignore[no-untyped-def]
             tl.store(scale_at + row, scale)
 
 
-def _warps(block: int) -> int:
-    return min(16, max(1, block // 512))
+def _warps(rows: int, block: int) -> int:
+    """Few rows want short sums, many rows many programs on each processor."""
+    return min(16 if rows <= _FEW else 8, max(1, block // (512 if rows <= _FEW else 1024)))
 
 
 def _launch(x: torch.Tensor, dim: int, **given: Any) -> None:
@@ -90,12 +103,12 @@ def _launch(x: torch.Tensor, dim: int, **given: Any) -> None:
         "first_at", "first_stride", "first_weight_at", "second_at", "second_stride", "second_weight_at", "outer_weight_at",
         "scalar_at", "total_at", "out_at", "weight_at", "other_at", "other_weight_at", "codes_at", "scale_at",
     )  # fmt: skip
-    given = {name: None for name in names} | given
+    given = dict.fromkeys(names) | given
     block = triton.next_power_of_2(dim)
     pdl = accelerator.dependent_launch(x.device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
     _join[(x.shape[0],)](
-        x_at=x, x_stride=x.stride(0), DIM=dim, BLOCK=block, PDL=pdl, num_warps=_warps(block), **given, **extra
+        x_at=x, x_stride=x.stride(0), DIM=dim, BLOCK=block, PDL=pdl, num_warps=_warps(x.shape[0], block), **given, **extra
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as functional
 
-from tokenwell.engine.kernels import cpu_elementwise
+from tokenwell.engine.kernels import cpu_elementwise, trust
 from tokenwell.wire.errors import CheckpointError
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
@@ -25,7 +25,7 @@ _BY_NAME: dict[str, Activation] = {
     "gelu": functional.gelu,
     "relu": functional.relu,
 }
-# What the CPU's kernels for the gated form call these.
+# What kernels for the gated form call these.
 _KERNELS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
 
 
@@ -38,15 +38,33 @@ def plain(name: str) -> Activation:
         raise CheckpointError(f"config.json: activation {name!r} is not supported; known are {known}") from None
 
 
-def gated(name: str) -> Activation:
+def gated(name: str) -> Gated:
+    """The gated form of an activation by name. Raises CheckpointError for an unknown one."""
+    return Gated(name)
+
+
+class Gated:
     """activation(gate) * value: [..., 2 * width] -> [..., width]."""
-    activation = plain(name)
-    kind = _KERNELS.get(name)
 
-    def apply(x: torch.Tensor) -> torch.Tensor:
-        if kind and cpu_elementwise.reason_not(x.shape[-1] // 2, x.dtype, x.device) is None:
-            return cpu_elementwise.gated(cpu_elementwise.prepare(kind), x)
+    def __init__(self, name: str) -> None:
+        self.activation = plain(name)
+        self.kind = _KERNELS.get(name)  # what kernels call it; None: they do not know it
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind is not None:
+            if cpu_elementwise.reason_not(x.shape[-1] // 2, x.dtype, x.device) is None:
+                return cpu_elementwise.gated(cpu_elementwise.prepare(self.kind), x)
+            if trust.reason_not("gated", x.device) is None:
+                from tokenwell.engine.kernels import gated
+
+                return gated.gated(x, self.kind)
         gate, value = x.chunk(2, dim=-1)
-        return activation(gate).mul_(value)
+        return self.activation(gate).mul_(value)
 
-    return apply
+    def times(self, gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """activation(gate) * value of two tensors [tokens, width]."""
+        if self.kind is not None and trust.reason_not("gated", gate.device) is None:
+            from tokenwell.engine.kernels import per_layer
+
+            return per_layer.times(gate, value, self.kind)
+        return self.activation(gate) * value

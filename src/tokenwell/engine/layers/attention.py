@@ -1,4 +1,5 @@
-"""The attention of one layer between projections: writes keys and values into the paged cache, then attends.
+"""The attention of one layer between projections: norms and rotates heads, writes keys and values into the paged cache,
+then attends.
 
 Knows which cache it writes and reads; the arithmetic is a backend's (engine/attention).
 """
@@ -10,6 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from tokenwell.engine.attention.spec import AttentionSpec, Backend
+from tokenwell.engine.kernels import trust
+from tokenwell.engine.kernels.heads import Heads
+from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.rotary import Rotary
 from tokenwell.engine.run.batch import Batch
 
 
@@ -24,17 +29,74 @@ class CacheOwner:
 class Attention:
     """Scaled dot-product attention of one layer over the cache of `owner` (another layer's when K and V are shared)."""
 
-    def __init__(self, spec: AttentionSpec, owner: CacheOwner, backend: Backend, sinks: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, spec: AttentionSpec, owner: CacheOwner, backend: Backend, heads: Heads, rotary: Rotary,
+        sinks: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.spec = spec
         self.owner = owner
         self.backend = backend
+        self.heads = heads
+        self.rotary = rotary
         self.sinks = sinks
+        self.qk_norm = _qk_norm(heads)
+        self.v_norm = RmsNorm(None, heads.head_dim, heads.eps)
 
-    def write(self, k: torch.Tensor, v: torch.Tensor, batch: Batch) -> None:
-        """Store k, v [tokens, kv heads, head_dim] of the batch's tokens."""
-        batch.caches[self.owner.layer].write(k, v, batch.places(self.owner.group))
+    def front(self, qkv: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Store the keys and values of the batch's tokens; their queries [tokens, heads, head_dim], ready to attend.
+
+        qkv [tokens, heads of all kinds * head_dim], as `Heads` says; it may be overwritten.
+        """
+        if trust.reason_not("front", qkv.device) is None:
+            return self._kernel(qkv, batch)
+        heads = self.heads
+        rows = qkv.unflatten(-1, (-1, heads.head_dim))
+        rotated = heads.heads + (heads.kv_heads if heads.owns else 0)
+        # With one projection for both, values are the projected keys before their own norm and rotation.
+        v = rows[:, heads.heads : rotated] if heads.k_eq_v else rows[:, rotated:]
+        if heads.v_norm and heads.owns:
+            v = self.v_norm(v)
+        qk = rows[:, :rotated] if self.qk_norm is None else self.qk_norm(rows[:, :rotated])
+        if heads.k_eq_v and not heads.v_norm:
+            v = v.clone()  # keys may be rotated in place
+        qk = self.rotary.rotate(qk, *self._angles(batch))
+        if heads.owns:
+            batch.caches[self.owner.layer].write(qk[:, heads.heads :], v, batch.places(self.owner.group))
+        return qk[:, : heads.heads]
 
     def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
         """q [tokens, heads, head_dim] of the batch's tokens, whose keys are stored -> [tokens, heads * head_dim]"""
         cache = batch.caches[self.owner.layer]
         return self.backend.attend(self.spec, q, cache, batch, self.owner.group, self.sinks).flatten(1)
+
+    def _angles(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rotary angles of the batch's positions, made once a step."""
+        turns = trust.reason_not("front", batch.positions.device) is None
+        key = ("angles", self.rotary, turns)
+        made = batch.scratch.get(key)
+        if made is None:
+            made = self.rotary.turns(batch.positions) if turns else self.rotary.angles(batch.positions)
+            batch.scratch[key] = made
+        cos, sin = made
+        return cos, sin
+
+    def _kernel(self, qkv: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """`front` as one kernel."""
+        from tokenwell.engine.kernels import front
+
+        cache, group = batch.caches[self.owner.layer], batch.groups[self.owner.group]
+        cos, sin = self._angles(batch)
+        return front.front(
+            qkv, self.heads, cos, sin, batch.positions, batch.token_rows, batch.slots, group.table, group.page_tokens,
+            cache.k, cache.v, cache.k_scale, cache.v_scale, folded=cache.fold is not None,
+        )  # fmt: skip
+
+
+def _qk_norm(heads: Heads) -> RmsNorm | None:
+    """One factor for each channel of each query and key head, so that both are normed at once."""
+    if heads.q_norm is None:
+        return None
+    weights = [heads.q_norm.expand(heads.heads, -1)]
+    if heads.k_norm is not None:
+        weights.append(heads.k_norm.expand(heads.kv_heads, -1))
+    return RmsNorm(torch.cat(weights), heads.head_dim, heads.eps)

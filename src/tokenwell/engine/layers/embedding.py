@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
-from tokenwell.engine.layers.linear import PlainWeight, Weight
+from tokenwell.engine.layers.linear import FEW_TOKENS, Around, PlainWeight, Weight
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights.source import Source
 
@@ -55,10 +55,13 @@ class Head:
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [rows, dim] -> logits [rows, vocabulary], float32"""
-        logits = self.weight.apply(hidden, None)
+        few = None
+        if len(hidden) <= FEW_TOKENS:
+            few = self.weight.few(hidden, None, Around(softcap=self.softcap, dtype=torch.float32))
+        logits = self.weight.apply(hidden, None) if few is None else few
         if self.split:
             logits = self.ranks.gather_last(logits)
         logits = logits.to(torch.float32)
-        if self.softcap is not None:
+        if few is None and self.softcap is not None:
             logits = torch.tanh_(logits.div_(self.softcap)).mul_(self.softcap)
         return logits

@@ -1,4 +1,7 @@
-"""Linear maps: y = x W^T + b. A weight format is an object that a Linear has; the plain one is here.
+"""Linear maps: y = x W^T + b. A weight format is an object that a Linear has; the plain one is here, others in `quantised`.
+
+What stands around a product goes through its call, so that one kernel can do it all where one serves: what is applied to
+the input (a norm), what to the output (the gated activation), and what is added.
 
 Splits over ranks: "column" splits output rows (nothing to exchange afterwards), "row" splits input columns and sums the
 results over the ranks, None keeps the whole map on every rank.
@@ -6,19 +9,36 @@ results over the ranks, None keeps the whole map on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as functional
 
-from tokenwell.engine.kernels import cpu_linear
+from tokenwell.engine.kernels import cpu_linear, trust
+from tokenwell.engine.layers.activation import Gated
+from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights import shard
+from tokenwell.engine.weights.quant import read
+from tokenwell.engine.weights.quant.read import Part, Split
 from tokenwell.engine.weights.source import Source
 
-Split = Literal["column", "row"] | None
+__all__ = ["FEW_TOKENS", "Around", "Linear", "Part", "PlainWeight", "Split", "Weight", "even_part", "few"]
+
+FEW_TOKENS = 16  # as many at most are multiplied by kernels of ours on accelerators
+
+
+@dataclass(frozen=True)
+class Around:
+    """What one kernel does around a product of few tokens: (act(W norm(x) + b) + plus), soft-capped, in `dtype`."""
+
+    norm: RmsNorm | None = None
+    gated: Gated | None = None
+    plus: torch.Tensor | None = None  # [tokens, out]
+    softcap: float | None = None
+    dtype: torch.dtype | None = None  # of the result; None: that of x
 
 
 class Weight(Protocol):
@@ -29,8 +49,12 @@ class Weight(Protocol):
         """Bytes on the device."""
         ...
 
-    def apply(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """x [tokens, in] -> [tokens, out]"""
+    def apply(self, x: torch.Tensor, bias: torch.Tensor | None, before: RmsNorm | Gated | None = None) -> torch.Tensor:
+        """before(x) [tokens, in] -> [tokens, out], for any number of tokens."""
+        ...
+
+    def few(self, x: torch.Tensor, bias: torch.Tensor | None, around: Around) -> torch.Tensor | None:
+        """Everything by one kernel; None where none serves."""
         ...
 
 
@@ -45,24 +69,15 @@ class PlainWeight:
     def nbytes(self) -> int:
         return self.matrix.nbytes
 
-    def apply(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, bias: torch.Tensor | None, before: RmsNorm | Gated | None = None) -> torch.Tensor:
+        if before is not None:
+            x = before(x)
         if self._prepared is not None:
             return cpu_linear.linear(x, self._prepared, bias)
         return functional.linear(x, self.matrix, bias)
 
-
-@dataclass(frozen=True)
-class Part:
-    """One checkpoint tensor inside a fused weight: `name`.weight [rows, in]; `keep` are this rank's rows."""
-
-    name: str
-    rows: int
-    keep: tuple[int, int]
-
-    @property
-    def kept(self) -> int:
-        """Rows on this rank."""
-        return self.keep[1] - self.keep[0]
+    def few(self, x: torch.Tensor, bias: torch.Tensor | None, around: Around) -> torch.Tensor | None:
+        return few(x, self.matrix, bias, around)
 
 
 class Linear:
@@ -74,42 +89,95 @@ class Linear:
         self.ranks = ranks
         self.reduce = reduce
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[tokens, in on this rank] -> [tokens, out on this rank]"""
-        y = self.weight.apply(x, self.bias)
+    def __call__(
+        self,
+        x: torch.Tensor,
+        *,
+        before: RmsNorm | Gated | None = None,
+        after: Gated | None = None,
+        plus: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """after(W before(x) + b) + plus: [tokens, in on this rank] -> [tokens, out on this rank].
+
+        `after` takes the first half of W's rows for the gate; `plus` has the result's shape.
+        """
+        # What is added is added once, not once a rank.
+        added = plus if not self.reduce or self.ranks.rank == 0 else None
+        y = self._few(x, before, after, added)
+        if y is None:
+            y = self.weight.apply(x, self.bias, before)
+            if after is not None:
+                y = after(y)
+            if added is not None:
+                y = y + added
         return self.ranks.all_reduce(y) if self.reduce else y
+
+    def fuses(self, x: torch.Tensor) -> bool:
+        """Whether what stands around the product of x [tokens, in] costs no kernels of its own."""
+        return len(x) <= FEW_TOKENS and trust.reason_not("gemv", x.device) is None
+
+    def _few(
+        self, x: torch.Tensor, before: RmsNorm | Gated | None, after: Gated | None, plus: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        if not self.fuses(x) or (after is not None and after.kind is None):
+            return None
+        # The kernel for several tokens has no norm: it would be computed again by every program.
+        inside = isinstance(before, RmsNorm) and len(x) == 1 and (before.weight is None or before.weight.dim() == 1)
+        if before is not None and not inside:
+            x = before(x)
+        return self.weight.few(x, self.bias, Around(before if inside else None, after, plus))  # type: ignore[arg-type]
 
     @classmethod
     def load(
         cls, source: Source, ranks: Ranks, name: str, inputs: int, outputs: int, *, bias: bool = False, split: Split = None
     ) -> Linear:
-        """Read `<name>.weight` [outputs, inputs] and, if asked for, `<name>.bias` [outputs]."""
-        if split == "row":
-            matrix = source.tensor(f"{name}.weight", (outputs, inputs), shard_dim=1)
-            # The bias is added once, not once a rank.
-            vector = source.tensor(f"{name}.bias", (outputs,)) if bias else None
-            return cls(PlainWeight(matrix), vector if ranks.rank == 0 else None, ranks, reduce=ranks.world > 1)
-        rows = 0 if split == "column" else None
-        matrix = source.tensor(f"{name}.weight", (outputs, inputs), shard_dim=rows)
-        vector = source.tensor(f"{name}.bias", (outputs,), shard_dim=rows) if bias else None
-        return cls(PlainWeight(matrix), vector, ranks)
+        """Read `<name>.weight` [outputs, inputs], however it is stored, and, if asked for, `<name>.bias` [outputs]."""
+        keep = shard.even(outputs, ranks.rank, ranks.world) if split == "column" else (0, outputs)
+        columns = shard.even(inputs, ranks.rank, ranks.world) if split == "row" else (0, inputs)
+        weight = _weight(source, [Part(name, outputs, keep)], inputs, columns)
+        vector = source.tensor(f"{name}.bias", (outputs,), rows=keep) if bias else None
+        if split == "row" and ranks.rank:
+            vector = None  # the bias is added once, not once a rank
+        return cls(weight, vector, ranks, reduce=split == "row" and ranks.world > 1)
 
     @classmethod
     def load_fused(cls, source: Source, ranks: Ranks, parts: Sequence[Part], inputs: int, *, bias: bool = False) -> Linear:
         """Several maps of the same input as one: the parts' rows one after the other, each cut to what this rank keeps."""
-        total = sum(part.kept for part in parts)
-        matrix = source.empty((total, inputs))
-        vector = source.empty((total,)) if bias else None
-        offset = 0
-        for part in parts:
-            end = offset + part.kept
-            source.read_into(matrix[offset:end], f"{part.name}.weight", (part.rows, inputs), rows=part.keep)
-            if vector is not None:
-                source.read_into(vector[offset:end], f"{part.name}.bias", (part.rows,), rows=part.keep)
-            offset = end
-        return cls(PlainWeight(matrix), vector, ranks)
+        weight = _weight(source, parts, inputs, (0, inputs))
+        vector = None
+        if bias:
+            vector = source.empty((sum(part.kept for part in parts),))
+            offset = 0
+            for part in parts:
+                source.read_into(vector[offset : offset + part.kept], f"{part.name}.bias", (part.rows,), rows=part.keep)
+                offset += part.kept
+        return cls(weight, vector, ranks)
 
 
 def even_part(name: str, rows: int, ranks: Ranks) -> Part:
     """The part of a matrix whose rows are dealt evenly to the ranks."""
     return Part(name, rows, shard.even(rows, ranks.rank, ranks.world))
+
+
+def few(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, around: Around, **scales: Any) -> torch.Tensor | None:
+    """The product of few tokens by `kernels.gemv`, if it serves; `scales` are those of e4m3 codes."""
+    if trust.reason_not("gemv", x.device) is not None:
+        return None
+    from tokenwell.engine.kernels import gemv
+
+    if gemv.reason_not(x, matrix, scales.get("group", 0)) is not None:
+        return None
+    return gemv.linear(
+        x, matrix, bias=bias, norm=None if around.norm is None else (around.norm.weight, around.norm.eps),
+        activation=None if around.gated is None else around.gated.kind, residual=around.plus, softcap=around.softcap,
+        dtype=around.dtype, **scales,
+    )  # fmt: skip
+
+
+def _weight(source: Source, parts: Sequence[Part], inputs: int, columns: tuple[int, int]) -> Weight:
+    """The weight of the parts' rows, one after the other, and of these columns, in the format that the recipe gives it."""
+    from tokenwell.engine.layers import quantised
+
+    matrix = read.matrix(source, parts, inputs, columns)
+    wrap: Callable[[Any], Weight] = PlainWeight if isinstance(matrix, torch.Tensor) else quantised.weight
+    return wrap(matrix)

@@ -1,11 +1,13 @@
-"""RMS normalisation (Zhang and Sennrich 2019), computed in float32."""
+"""RMS normalisation (Zhang and Sennrich 2019), computed in float32, and the sums between blocks that are normed."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as functional
 
-from tokenwell.engine.kernels import cpu_elementwise
+from tokenwell.engine.kernels import cpu_elementwise, trust
 from tokenwell.engine.weights.source import Source
 
 
@@ -32,6 +34,10 @@ class RmsNorm:
             kernel = cpu_elementwise.prepare("rms_norm_plain" if self.weight is None else "rms_norm")
             return cpu_elementwise.rms_norm(kernel, x, self.weight, self.eps)
         if self.weight is None or self.weight.dim() == 1:
+            if trust.reason_not("norms", x.device) is None:
+                from tokenwell.engine.kernels import norms
+
+                return norms.rms_norm(x, self.weight, self.eps)
             return functional.rms_norm(x, (self.dim,), self.weight, self.eps)
         return functional.rms_norm(x, (self.dim,), None, self.eps) * self.weight
 
@@ -39,5 +45,47 @@ class RmsNorm:
         """x + added and its norm, both [tokens, dim]: one pass over memory where there is a kernel."""
         if self.weight is not None and cpu_elementwise.reason_not(self.dim, x.dtype, x.device) is None:
             return cpu_elementwise.add_rms_norm(cpu_elementwise.prepare("add_rms_norm"), x, added, self.weight, self.eps)
+        if self.weight is not None and trust.reason_not("norms", x.device) is None:
+            from tokenwell.engine.kernels import norms
+
+            total, normed = norms.join(x, added, self.eps, weights=(self.weight,))
+            return total, normed
         total = x + added
         return total, self(total)
+
+
+@dataclass(frozen=True)
+class Join:
+    """How what blocks put out is added to the residual stream, and the norms through which the next blocks read it.
+
+        x' = (x + outer(sum of norm_i(y_i))) * scalar,   then next_j(x')
+
+    All norms have the same dim and eps.
+    """
+
+    norms: tuple[RmsNorm, ...]  # one for each y, of which there are one or two
+    next: tuple[RmsNorm, ...] = ()  # at most two
+    outer: RmsNorm | None = None
+    scalar: torch.Tensor | None = None  # [1]
+
+    def __call__(self, x: torch.Tensor, *added: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """x and y_i [tokens, dim] -> x' and its norms, [tokens, dim] each."""
+        if trust.reason_not("norms", x.device) is None:
+            return self._kernel(x, *added)
+        total = self.norms[0](added[0])
+        for norm, y in zip(self.norms[1:], added[1:], strict=True):
+            total = total + norm(y)
+        total = x + (total if self.outer is None else self.outer(total))
+        if self.scalar is not None:
+            total = total * self.scalar
+        return (total, *(norm(total) for norm in self.next))
+
+    def _kernel(self, x: torch.Tensor, first: torch.Tensor, second: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        from tokenwell.engine.kernels import norms
+
+        return norms.join(
+            x, first, self.norms[0].eps, first_norm=True, first_weight=self.norms[0].weight,
+            second=second, second_norm=second is not None, second_weight=None if second is None else self.norms[1].weight,
+            outer_weight=None if self.outer is None else self.outer.weight, scalar=self.scalar,
+            weights=tuple(norm.weight for norm in self.next),
+        )  # fmt: skip

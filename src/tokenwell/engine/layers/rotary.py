@@ -67,6 +67,7 @@ class Rotary:
         frequencies, self.factor = _RULES[spec.kind](spec)
         self.frequencies = frequencies.to(device)  # [rotated dim / 2], radians per position
         self.dim = 2 * frequencies.numel()
+        self.turning = int(torch.count_nonzero(frequencies))  # pairs that turn at all; the others stand behind them
         self.dtype = dtype
 
     def angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,6 +77,12 @@ class Rotary:
         cos = torch.cat((cos, cos), dim=-1)[:, None, :]
         sin = torch.cat((-sin, sin), dim=-1)[:, None, :]
         return cos.to(self.dtype), sin.to(self.dtype)
+
+    def turns(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin of the pairs that turn, for `positions` [tokens] on an accelerator: two float32 [tokens, turning]."""
+        from tokenwell.engine.kernels import front
+
+        return front.angles(positions, self.frequencies[: self.turning], self.factor)
 
     def rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """[tokens, heads, head_dim] -> the same shape, the first `dim` channels rotated; x may be overwritten."""

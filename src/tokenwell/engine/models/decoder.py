@@ -18,12 +18,12 @@ from tokenwell.engine.layers.embedding import Embedding, Head
 from tokenwell.engine.layers.linear import Linear
 from tokenwell.engine.layers.mlp import Mlp
 from tokenwell.engine.layers.norm import RmsNorm
-from tokenwell.engine.layers.rotary import Rotary
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.run.batch import Batch
 from tokenwell.engine.weights.source import Source
 
-FeedForward = Callable[[torch.Tensor], torch.Tensor]
+# A block of [tokens, dim], called as block(x), or as block(x, before=norm, plus=x) if its `takes_residual` is true.
+FeedForward = Callable[..., torch.Tensor]
 
 
 def dense(build: Build, source: Source, index: int, bias: bool = False) -> FeedForward:
@@ -50,42 +50,29 @@ class DecoderLayer:
     def __init__(self, build: Build, source: Source, index: int, style: Style) -> None:
         facts, layer = build.facts, build.facts.layers[index]
         attention = source.at("self_attn.")
-        self.head_dim = layer.head_dim
-        self.heads, self.kv_heads = build.heads(layer), build.kv_heads(layer)
         self.input_norm = RmsNorm.load(source, "input_layernorm", facts.dim, facts.norm_eps)
         parts = [build.query_part("q_proj", layer), build.kv_part("k_proj", layer), build.kv_part("v_proj", layer)]
         self.qkv = Linear.load_fused(attention, build.ranks, parts, facts.dim, bias=style.qkv_bias)
         width = layer.heads * layer.head_dim
         self.o = Linear.load(attention, build.ranks, "o_proj", width, facts.dim, bias=style.o_bias, split="row")
-        self.qk_norm = self._load_qk_norm(attention, facts.norm_eps) if style.qk_norm else None
+        q_norm = attention.tensor("q_norm.weight", (layer.head_dim,)) if style.qk_norm else None
+        k_norm = attention.tensor("k_norm.weight", (layer.head_dim,)) if style.qk_norm else None
         sinks = attention.tensor("sinks", (layer.heads,), shard_dim=0) if style.sinks else None
-        self.rotary = build.rotary(layer)
-        self.attention = build.attention(index, sinks)
+        self.attention = build.attention(index, sinks=sinks, q_norm=q_norm, k_norm=k_norm)
         self.output_norm = RmsNorm.load(source, "post_attention_layernorm", facts.dim, facts.norm_eps)
         self.feed_forward = style.feed_forward(build, source, index)
 
-    def _load_qk_norm(self, source: Source, eps: float) -> RmsNorm:
-        """One factor for each channel of each query and key head, so that both are normalised at once."""
-        q = source.tensor("q_norm.weight", (self.head_dim,)).expand(self.heads, -1)
-        k = source.tensor("k_norm.weight", (self.head_dim,)).expand(self.kv_heads, -1)
-        return RmsNorm(torch.cat((q, k)), self.head_dim, eps)
-
     def __call__(self, x: torch.Tensor, batch: Batch, narrow: bool = False) -> torch.Tensor:
         """[tokens, dim] -> [tokens, dim]; `narrow`: only the batch's kept tokens go on once keys are written -> [kept, dim]"""
-        qkv = self.qkv(self.input_norm(x)).unflatten(-1, (-1, self.head_dim))  # [tokens, heads + 2 * kv heads, head_dim]
-        both = self.heads + self.kv_heads
-        qk, v = qkv[:, :both], qkv[:, both:]
-        if self.qk_norm is not None:
-            qk = self.qk_norm(qk)
-        qk = self.rotary.rotate(qk, *angles(self.rotary, batch))
-        self.attention.write(qk[:, self.heads :], v, batch)
-        q = qk[:, : self.heads]
+        q = self.attention.front(self.qkv(x, before=self.input_norm), batch)
         if narrow:
             x, q, batch = x[batch.keep], q[batch.keep], batch.kept()
             if not len(x):
                 return x
-        x, normed = self.output_norm.of_sum(x, self.o(self.attention.attend(q, batch)))
-        return x + self.feed_forward(normed)
+        x = self.o(self.attention.attend(q, batch), plus=x)
+        if getattr(self.feed_forward, "takes_residual", False):
+            return self.feed_forward(x, before=self.output_norm, plus=x)
+        return x + self.feed_forward(self.output_norm(x))
 
 
 class Decoder:
@@ -116,12 +103,3 @@ class Decoder:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, dim] -> [rows, vocabulary], float32"""
         return self.head(hidden)
-
-
-def angles(rotary: Rotary, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rotary angles of the batch's positions, made once a step."""
-    made = batch.scratch.get(rotary)
-    if made is None:
-        made = batch.scratch[rotary] = rotary.angles(batch.positions)
-    cos, sin = made
-    return cos, sin

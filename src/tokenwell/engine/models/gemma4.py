@@ -7,19 +7,21 @@ beside the dense block (26B).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from tokenwell.engine.layers.activation import gated, plain
+from tokenwell.engine.kernels import trust
+from tokenwell.engine.layers.activation import gated
 from tokenwell.engine.layers.embedding import Embedding, Head
 from tokenwell.engine.layers.linear import Linear
 from tokenwell.engine.layers.mlp import Mlp
 from tokenwell.engine.layers.moe import Experts
-from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.norm import Join, RmsNorm
+from tokenwell.engine.layers.per_layer import PerLayerGate, PerLayerInputs
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ExpertFacts, LayerFacts, ModelFacts, Raw
-from tokenwell.engine.models.decoder import angles
 from tokenwell.engine.run.batch import Batch
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError
@@ -129,39 +131,24 @@ class Router:
 
 
 class Gemma4Attention:
-    """Attention with normalised queries, keys and values; the projections that a layer has follow from its facts."""
+    """Attention with normed queries, keys and values; the projections that a layer has follow from its facts."""
 
     def __init__(self, build: Build, source: Source, index: int) -> None:
         facts, layer = build.facts, build.facts.layers[index]
-        self.head_dim = layer.head_dim
-        self.heads, self.kv_heads = build.heads(layer), build.kv_heads(layer)
-        self.owns = layer.owner is None
-        self.k_eq_v = layer.k_eq_v
         parts = [build.query_part("q_proj", layer)]
-        if self.owns:
+        q_norm, k_norm = source.tensor("q_norm.weight", (layer.head_dim,)), None
+        if layer.owner is None:
             parts.append(build.kv_part("k_proj", layer))
-            if not self.k_eq_v:
+            if not layer.k_eq_v:
                 parts.append(build.kv_part("v_proj", layer))
+            k_norm = source.tensor("k_norm.weight", (layer.head_dim,))
         self.qkv = Linear.load_fused(source, build.ranks, parts, facts.dim)
         self.o = Linear.load(source, build.ranks, "o_proj", layer.heads * layer.head_dim, facts.dim, split="row")
-        weights = [source.tensor("q_norm.weight", (layer.head_dim,)).expand(self.heads, -1)]
-        if self.owns:
-            weights.append(source.tensor("k_norm.weight", (layer.head_dim,)).expand(self.kv_heads, -1))
-        self.qk_norm = RmsNorm(torch.cat(weights), layer.head_dim, facts.norm_eps)
-        self.v_norm = RmsNorm(None, layer.head_dim, facts.norm_eps)
-        self.rotary = build.rotary(layer)
-        self.attention = build.attention(index)
+        self.attention = build.attention(index, q_norm=q_norm, k_norm=k_norm, v_norm=True)
 
-    def write(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def front(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Project x [tokens, dim], store keys and values if the layer has any; the queries [tokens, heads, head_dim]."""
-        qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        queries_and_keys = self.heads + self.kv_heads if self.owns else self.heads
-        qk = self.rotary.rotate(self.qk_norm(qkv[:, :queries_and_keys]), *angles(self.rotary, batch))
-        if self.owns:
-            # With one projection for both, V is the projected key before its own norm and its rotation.
-            v = qkv[:, self.heads : queries_and_keys] if self.k_eq_v else qkv[:, queries_and_keys:]
-            self.attention.write(qk[:, self.heads :], self.v_norm(v), batch)
-        return qk[:, : self.heads]
+        return self.attention.front(self.qkv(x), batch)
 
     def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
         """[tokens, heads, head_dim] -> [tokens, dim]"""
@@ -169,74 +156,57 @@ class Gemma4Attention:
 
 
 class Gemma4Layer:
-    """One layer, on this rank."""
+    """One layer, on this rank. It gets the residual stream together with its norm, and hands on both for the next layer."""
 
-    def __init__(self, build: Build, source: Source, index: int, per_layer_dim: int) -> None:
+    def __init__(self, build: Build, source: Source, index: int, per_layer_dim: int, next_norm: RmsNorm) -> None:
         facts, layer = build.facts, build.facts.layers[index]
 
         def norm(name: str) -> RmsNorm:
             return RmsNorm.load(source, name, facts.dim, facts.norm_eps)
 
         activation = gated(facts.activation)
+        scalar = source.tensor("layer_scalar", (1,))
         self.attention = Gemma4Attention(build, source.at("self_attn."), index)
-        self.input_norm, self.attention_norm = norm("input_layernorm"), norm("post_attention_layernorm")
-        self.dense_norm, self.output_norm = norm("pre_feedforward_layernorm"), norm("post_feedforward_layernorm")
         self.mlp = Mlp.load(source.at("mlp."), build.ranks, facts.dim, layer.width, activation)
+        attention_norm, mlp_norm = norm("post_attention_layernorm"), norm("pre_feedforward_layernorm")
+        output_norm = norm("post_feedforward_layernorm")
         self.experts: Experts | None = None
+        self.per_layer: PerLayerGate | None = None
         if facts.experts is not None:
             self.router = Router(build, source.at("router."))
             self.experts = Experts.load(source, build.ranks, facts.experts.count, facts.dim, facts.experts.width, activation)
-            self.dense_output_norm = norm("post_feedforward_layernorm_1")
-            self.experts_norm = norm("pre_feedforward_layernorm_2")
-            self.experts_output_norm = norm("post_feedforward_layernorm_2")
-        self.per_layer_gate: Linear | None = None
+            self.after_attention = Join((attention_norm,), (mlp_norm, norm("pre_feedforward_layernorm_2")))
+            output = Join((norm("post_feedforward_layernorm_1"), norm("post_feedforward_layernorm_2")), outer=output_norm)
+        else:
+            self.after_attention = Join((attention_norm,), (mlp_norm,))
+            output = Join((output_norm,))
         if per_layer_dim:
-            self.per_layer_gate = Linear.load(source, build.ranks, "per_layer_input_gate", facts.dim, per_layer_dim)
-            self.per_layer_up = Linear.load(source, build.ranks, "per_layer_projection", per_layer_dim, facts.dim)
-            self.per_layer_norm = norm("post_per_layer_input_norm")
-            self.per_layer_activation = plain(facts.activation)
-        self.scalar = source.tensor("layer_scalar", (1,))
+            self.per_layer = PerLayerGate(source, build.ranks, facts.dim, per_layer_dim, activation, output)
+            output = Join((norm("post_per_layer_input_norm"),))
+        self.output = replace(output, next=(next_norm,), scalar=scalar)
 
-    def __call__(self, x: torch.Tensor, per_layer: torch.Tensor | None, batch: Batch, narrow: bool = False) -> torch.Tensor:
-        """x [tokens, dim], this layer's per-layer input [tokens, per-layer dim] -> [tokens, dim].
+    def __call__(
+        self, x: torch.Tensor, normed: torch.Tensor, given: torch.Tensor | None, batch: Batch, narrow: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x and its norm [tokens, dim], this layer's per-layer input [tokens, per-layer dim] -> the next x and its norm.
 
         `narrow`: only the batch's kept tokens go on once keys are written -> [kept, dim]
         """
-        q = self.attention.write(self.input_norm(x), batch)
+        q = self.attention.front(normed, batch)
         if narrow:
-            x, q, per_layer = x[batch.keep], q[batch.keep], per_layer[batch.keep] if per_layer is not None else None
+            x, q, given = x[batch.keep], q[batch.keep], given[batch.keep] if given is not None else None
             batch = batch.kept()
             if not len(x):
-                return x
-        x = x + self.attention_norm(self.attention.attend(q, batch))
-        y = self.mlp(self.dense_norm(x))
+                return x, x
+        x, *inputs = self.after_attention(x, self.attention.attend(q, batch))
+        blocks = [self.mlp(inputs[0])]
         if self.experts is not None:
             chosen, share = self.router(x)
-            sparse = self.experts(self.experts_norm(x), chosen, share)
-            y = self.dense_output_norm(y) + self.experts_output_norm(sparse)
-        x = x + self.output_norm(y)
-        if self.per_layer_gate is not None and per_layer is not None:
-            gate = self.per_layer_activation(self.per_layer_gate(x))
-            x = x + self.per_layer_norm(self.per_layer_up(gate * per_layer))
-        return x * self.scalar
-
-
-class PerLayerInputs:
-    """One small vector for each layer and token: a table lookup plus a projection of the token's embedding."""
-
-    def __init__(self, build: Build, source: Source, vocabulary: int, dim: int) -> None:
-        facts = build.facts
-        self.shape = (len(facts.layers), dim)
-        width = len(facts.layers) * dim
-        self.table = Embedding.load(source, "embed_tokens_per_layer", vocabulary, width, scale=dim**0.5)
-        self.project = Linear.load(source, build.ranks, "per_layer_model_projection", facts.dim, width)
-        self.project_scale = facts.dim**-0.5
-        self.norm = RmsNorm.load(source, "per_layer_projection_norm", dim, facts.norm_eps)
-
-    def __call__(self, ids: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
-        """ids [tokens], embedded [tokens, dim] -> [tokens, layers, per-layer dim]"""
-        context = self.norm((self.project(embedded) * self.project_scale).unflatten(-1, self.shape))
-        return (context + self.table(ids).unflatten(-1, self.shape)) * 2.0**-0.5
+            blocks.append(self.experts(inputs[1], chosen, share))
+        if self.per_layer is not None and given is not None:
+            x, blocks[0] = self.per_layer(x, blocks[0], given)
+        x, normed = self.output(x, *blocks)
+        return x, normed
 
 
 class Gemma4:
@@ -250,16 +220,23 @@ class Gemma4:
         self.media = torch.tensor(media, dtype=torch.int64, device=build.device) if media else None
         self.pad = text.get("pad_token_id", default=0)
         self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim, scale=facts.dim**0.5)
+        self.scale = float(torch.tensor(facts.dim**0.5, dtype=build.dtype))
         per_layer_dim = text.get("hidden_size_per_layer_input", default=256)
         self.per_layer: PerLayerInputs | None = None
         if per_layer_dim:
             vocabulary = text.size("vocab_size_per_layer_input", default=facts.vocabulary)
-            self.per_layer = PerLayerInputs(build, body, vocabulary, per_layer_dim)
+            self.per_layer = PerLayerInputs(
+                body, build.ranks, vocabulary, len(facts.layers), per_layer_dim, facts.dim, facts.norm_eps,
+                offloaded=build.offload_tables,
+            )  # fmt: skip
+        names = [f"layers.{index}.input_layernorm" for index in range(len(facts.layers))]
+        norms = [RmsNorm.load(body, name, facts.dim, facts.norm_eps) for name in [*names, "norm"]]
+        self.first_norm = norms[0]
         self.layers = [
-            Gemma4Layer(build, body.at(f"layers.{index}."), index, per_layer_dim) for index in range(len(facts.layers))
+            Gemma4Layer(build, body.at(f"layers.{index}."), index, per_layer_dim, norms[index + 1])
+            for index in range(len(facts.layers))
         ]
         self.first_shared = next((i for i, layer in enumerate(facts.layers) if layer.owner is not None), len(facts.layers))
-        self.norm = RmsNorm.load(body, "norm", facts.dim, facts.norm_eps)
         self.head = Head.load(
             source, build.ranks, "lm_head", self.embedding, facts.vocabulary, facts.dim, tied=facts.tied, softcap=facts.softcap
         )
@@ -273,21 +250,29 @@ class Gemma4:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
-        ids = batch.ids
-        if self.media is not None:  # without a picture to put there, its place is read as padding
-            ids = ids.masked_fill(torch.isin(ids, self.media), self.pad)
-        x = self.embedding(ids)
+        x, ids = self._embed(batch.ids)
         per_layer = self.per_layer(ids, x) if self.per_layer is not None else None
+        normed = self.first_norm(x)
         # Behind the last layer that writes keys of its own, only tokens whose output is wanted go on.
         for index, layer in enumerate(self.layers):
             narrow = index == self.first_shared - 1 and not batch.keep_all
-            x = layer(x, per_layer[:, index] if per_layer is not None else None, batch, narrow)
+            x, normed = layer(x, normed, per_layer[:, index] if per_layer is not None else None, batch, narrow)
             if narrow:
                 if not len(x):
                     return x
                 per_layer = per_layer[batch.keep] if per_layer is not None else None
                 batch = batch.kept()
-        return self.norm(x)
+        return normed
+
+    def _embed(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """ids [tokens] -> scaled rows [tokens, dim], and the ids whose rows they are."""
+        if trust.reason_not("embed", ids.device) is None:
+            from tokenwell.engine.kernels import embed
+
+            return embed.embed(ids, self.embedding.table, self.scale, self.media, self.pad)
+        if self.media is not None:  # without a picture to put there, its place is read as padding
+            ids = ids.masked_fill(torch.isin(ids, self.media), self.pad)
+        return self.embedding(ids), ids
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, dim] -> [rows, vocabulary], float32"""

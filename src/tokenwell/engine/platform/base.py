@@ -17,6 +17,7 @@ class Platform(ABC):
     default_num_seqs: int
     default_batched_tokens: int
     kv_share: float  # of the memory that is free after loading, the KV cache takes at most this
+    sharers = 1  # processes that compute side by side on this device
 
     @abstractmethod
     def describe(self) -> str:
@@ -41,7 +42,8 @@ class Platform(ABC):
     def kv_bytes(self, needed: int) -> tuple[int, str]:
         """Bytes for the KV cache when `needed` would let every slot reach the full window, and why that many."""
         free = self.free_bytes()
-        share = int(free * self.kv_share)
+        share = int(free * self.kv_share / self.sharers)
         if needed <= share:
             return needed, "every slot can reach the full window"
-        return share, f"{self.kv_share:.0%} of the {free / (1 << 30):.1f} GiB that are free"
+        shared = f", shared by {self.sharers} processes" if self.sharers > 1 else ""
+        return share, f"{self.kv_share:.0%} of the {free / (1 << 30):.1f} GiB that are free{shared}"

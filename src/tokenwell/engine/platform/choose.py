@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 
 import torch
 
@@ -20,10 +21,11 @@ _KINDS = {
 }
 
 
-def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Choice]:
+def open_platform(device: str, threads: int | None = None, card: int = 0) -> tuple[Platform, Choice]:
     """The platform for `device` ("auto", "cpu", "cuda", "cuda:1", "rocm", "xpu"), and why it was taken.
 
-    Raises SettingsError when a device that was asked for by name is not there.
+    `card` counts on from the card that `device` names; the CPU is one device whatever it says.
+    Raises SettingsError when a device that was asked for by name, or by number, is not there.
     """
     torch.set_num_threads(threads or read_cpu().compute_threads[0])
     if device == "auto":
@@ -32,7 +34,7 @@ def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Ch
             module = importlib.import_module(module_name)
             reason = module.reason_not(0)
             if reason is None:
-                platform: Platform = module.open_device(0, threads)
+                platform = _open_card(module, device, 0, card, threads)
                 missing = ", ".join(f"no {name}" for name in passed_over)
                 why = f"{missing}; --device NAME tells why" if missing else "first in order of preference"
                 return platform, Choice("device", platform.describe(), why)
@@ -42,9 +44,16 @@ def open_platform(device: str, threads: int | None = None) -> tuple[Platform, Ch
     if kind not in _KINDS or (index_text and not index_text.isdigit()):
         raise SettingsError(f"--device {device!r} is not known; use auto, {', '.join(_KINDS)} or KIND:INDEX such as cuda:1")
     module = importlib.import_module(_KINDS[kind])
-    index = int(index_text or 0)
+    platform = _open_card(module, device, int(index_text or 0), card, threads)
+    return platform, Choice("device", platform.describe(), "asked for")
+
+
+def _open_card(module: ModuleType, device: str, index: int, card: int, threads: int | None) -> Platform:
+    if module.__name__ != _KINDS["cpu"]:
+        index += card
     reason = module.reason_not(index)
     if reason is not None:
-        raise SettingsError(f"--device {device} cannot be used: {reason}")
-    platform = module.open_device(index, threads)
-    return platform, Choice("device", platform.describe(), "asked for")
+        wanted = f"--device {device}" + (f" from card {index} on" if card else "")
+        raise SettingsError(f"{wanted} cannot be used: {reason}")
+    platform: Platform = module.open_device(index, threads)
+    return platform

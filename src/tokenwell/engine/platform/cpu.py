@@ -48,6 +48,9 @@ class CpuPlatform(Platform):
             torch.set_num_threads(1)
             return Choice("threads", "1", "the model is so small that threads would wait for each other longer than they compute")
         count, reason = read_cpu().compute_threads
+        if self.sharers > 1:
+            count, reason = max(1, count // self.sharers), f"{reason}, shared by {self.sharers} processes"
+            torch.set_num_threads(count)
         return Choice("threads", str(count), reason)
 
     def compute_dtype(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:

@@ -1,20 +1,24 @@
 """The KV cache on the device: how layers are grouped, how pages are laid out, and the pool that holds them.
 
 A page of a group holds `page_tokens` tokens of all its layers, layer after layer: K [page_tokens, kv heads, head_dim],
-then V of the same shape. All pages have the same number of bytes, so one pool serves all groups and none needs a share
-fixed beforehand. Grouping is pure arithmetic; only `KvPool` owns memory.
+then V of the same shape; a folded layer, whose K follows from V, has V alone. All pages have the same number of bytes, so
+one pool serves all groups and none needs a share fixed beforehand. Grouping is pure arithmetic; only `KvPool` owns memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from tokenwell.engine.attention.spec import LayerCache
 from tokenwell.wire.cache import KvGroup
+
+if TYPE_CHECKING:
+    from tokenwell.engine.attention.spec import Fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class LayerKv:
     kv_heads: int
     head_dim: int
     window: int | None
+    folded: bool = False  # only V is kept
 
 
 def group_layers(layers: Sequence[LayerKv], value_bytes: int, page_tokens: int) -> tuple[tuple[KvGroup, ...], int]:
@@ -32,17 +37,18 @@ def group_layers(layers: Sequence[LayerKv], value_bytes: int, page_tokens: int) 
 
     The group whose tokens cost most gets `page_tokens` tokens a page; cheaper groups fit as many as the same bytes hold.
     """
-    members: dict[tuple[int | None, int, int], list[int]] = {}
+    members: dict[tuple[int | None, int, int, bool], list[int]] = {}
     for index, layer in enumerate(layers):
         if layer.owner == index:
-            members.setdefault((layer.window, layer.kv_heads, layer.head_dim), []).append(index)
-    costs = {key: 2 * len(indices) * key[1] * key[2] * value_bytes for key, indices in members.items()}
+            members.setdefault((layer.window, layer.kv_heads, layer.head_dim, layer.folded), []).append(index)
+    costs = {key: (2 - key[3]) * len(indices) * key[1] * key[2] * value_bytes for key, indices in members.items()}
     page_bytes = page_tokens * max(costs.values())
     groups = []
-    for (window, kv_heads, head_dim), indices in members.items():
-        cost = costs[window, kv_heads, head_dim]
+    for key, indices in members.items():
+        window, kv_heads, head_dim, folded = key
         name = "full" if window is None else f"sliding-{window}"
-        groups.append(KvGroup(name, tuple(indices), kv_heads, head_dim, window, cost, page_bytes // cost))
+        page = page_bytes // costs[key]
+        groups.append(KvGroup(name, tuple(indices), kv_heads, head_dim, window, costs[key], page, folded))
     return tuple(groups), page_bytes
 
 
@@ -50,20 +56,23 @@ class KvPool:
     """All pages of one rank."""
 
     def __init__(
-        self, groups: Sequence[KvGroup], page_bytes: int, num_pages: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        values = page_bytes // dtype.itemsize
-        self.pages = _zeros(num_pages, values, dtype, device)
+        self, groups: Sequence[KvGroup], page_bytes: int, num_pages: int, dtype: torch.dtype, device: torch.device,
+        folds: Mapping[int, Fold] | None = None, scales: Mapping[int, tuple[float, float]] | None = None,
+    ) -> None:  # fmt: skip
+        """`folds`: how layers of folded groups rebuild K; `scales`: what stored keys and values are multiplied with."""
+        self.pages = _zeros(num_pages, page_bytes, device)  # [pages, bytes] uint8
         self.caches: dict[int, LayerCache] = {}
+        values = self.pages.view(dtype)
         for group in groups:
             one = group.page_tokens * group.kv_heads * group.head_dim
+            shape = (num_pages, group.page_tokens, group.kv_heads, group.head_dim)
+            stride = (values.shape[1], group.kv_heads * group.head_dim, group.head_dim, 1)
+            tensors = 1 if group.folded else 2
             for place, layer in enumerate(group.layers):
-                shape = (num_pages, group.page_tokens, group.kv_heads, group.head_dim)
-                stride = (values, group.kv_heads * group.head_dim, group.head_dim, 1)
-                self.caches[layer] = LayerCache(
-                    self.pages.as_strided(shape, stride, 2 * place * one),
-                    self.pages.as_strided(shape, stride, (2 * place + 1) * one),
-                )
+                k, v = (values.as_strided(shape, stride, (tensors * place + half) * one) for half in (0, tensors - 1))
+                k_scale, v_scale = (scales or {}).get(layer, (1.0, 1.0))
+                fold = (folds or {})[layer] if group.folded else None
+                self.caches[layer] = LayerCache(k, v, k_scale, v_scale, fold)
 
     def copy(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copy whole pages (source, destination)."""
@@ -72,10 +81,9 @@ class KvPool:
             self.pages[destinations] = self.pages[sources]
 
 
-def _zeros(num_pages: int, values: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """[num_pages, values]. Zeros, because masked keys must never be NaN: a page holds finite numbers before its first use."""
+def _zeros(num_pages: int, page_bytes: int, device: torch.device) -> torch.Tensor:
+    """[pages, bytes] uint8. Zeros, because masked keys must never be NaN: a page holds finite numbers before its first use."""
     if device.type != "cpu":
-        return torch.zeros((num_pages, values), dtype=dtype, device=device)
+        return torch.zeros((num_pages, page_bytes), dtype=torch.uint8, device=device)
     # The operating system's own zero pages: memory is taken when a page is first written, and loading stays small.
-    raw = np.zeros(num_pages * values * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(raw).view(dtype).view(num_pages, values)
+    return torch.from_numpy(np.zeros((num_pages, page_bytes), dtype=np.uint8))

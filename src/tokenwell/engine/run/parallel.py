@@ -1,30 +1,109 @@
-"""The ranks that share one model. World size 1 costs nothing; larger ones use torch.distributed."""
+"""The ranks that share one model, and what they say to each other. World size 1 costs nothing; larger ones use torch.distributed.
+
+Every rank runs the same plans. Only rank 0 chooses tokens and shares their ids: penalties, grammars and noise exist once, and
+what the ranks compute next cannot drift apart by a rounding that differs between them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.distributed
 
+from tokenwell.engine.schedule.plan import StepPlan
 
-@dataclass(frozen=True)
+BACKENDS = {"cuda": "nccl", "xpu": "xccl", "cpu": "gloo"}  # by device type; AMD's build of torch calls its devices cuda, too
+
+
+@dataclass
 class Ranks:
-    """This process's place among the ranks of one model."""
+    """This process's place among the ranks of one model. Collective calls must come in the same order on every rank."""
 
     rank: int = 0
     world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # where tensors are exchanged
+    tell: Callable[[StepPlan], None] | None = None  # sends a plan to the other ranks; rank 0 alone has it
+    _apart: bool = field(default=False, init=False)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that chooses tokens."""
+        return self.rank == 0
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Exchange nothing meanwhile: shapes and memory are as ever, numbers are not. For measuring on one's own."""
+        self._apart = True
+        try:
+            yield
+        finally:
+            self._apart = False
+
+    def announce(self, plan: StepPlan) -> None:
+        """Let the other ranks run `plan`, too."""
+        if self.tell is not None and not self._apart:
+            self.tell(plan)
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
         """Sum of `x` over all ranks, on every rank (in place)."""
-        if self.world > 1:
-            torch.distributed.all_reduce(x)
+        if self.world > 1 and not self._apart:
+            self._sum(x)
         return x
 
     def gather_last(self, x: torch.Tensor) -> torch.Tensor:
         """`x` [..., n] of all ranks side by side: [..., n * world]."""
         if self.world == 1:
             return x
-        parts = [torch.empty_like(x) for _ in range(self.world)]
-        torch.distributed.all_gather(parts, x.contiguous())
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(self.world)]
+        if not self._apart:
+            self._gather(parts, x.contiguous())
         return torch.cat(parts, dim=-1)
+
+    def share(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` of rank 0, on every rank (in place)."""
+        if self.world > 1 and not self._apart:
+            self._spread(x)
+        return x
+
+    def least(self, values: Sequence[int]) -> list[int]:
+        """The smallest of each value over all ranks. Waits for all of them."""
+        if self.world == 1:
+            return list(values)
+        table = torch.zeros((self.world, len(values)), dtype=torch.int64, device=self.device)
+        table[self.rank] = torch.tensor(values, dtype=torch.int64, device=self.device)
+        self._sum(table)
+        smallest: list[int] = table.amin(0).tolist()
+        return smallest
+
+    # The three that touch the group.
+
+    def _sum(self, x: torch.Tensor) -> None:
+        torch.distributed.all_reduce(x)
+
+    def _gather(self, parts: list[torch.Tensor], x: torch.Tensor) -> None:
+        torch.distributed.all_gather(parts, x)
+
+    def _spread(self, x: torch.Tensor) -> None:
+        torch.distributed.broadcast(x, 0)
+
+
+def connect(rank: int, world: int, device: torch.device, store: Path, tell: Callable[[StepPlan], None] | None = None) -> Ranks:
+    """Meet the other ranks through a file that all of them can open, in a folder that nobody else can."""
+    torch.distributed.init_process_group(
+        BACKENDS[device.type],
+        store=torch.distributed.FileStore(str(store), world),
+        rank=rank,
+        world_size=world,
+        device_id=None if device.type == "cpu" else device,
+    )
+    return Ranks(rank, world, device, tell)
+
+
+def disconnect() -> None:
+    """Leave the other ranks in order."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,8 +1,9 @@
-"""From logits to tokens. Greedy rows take the best token; the others invert the cumulative distribution at one uniform
-number that depends on seed and position alone.
+"""From logits to tokens. Greedy rows take the best token; the others invert the distribution function over token ids at one
+uniform number that depends on seed and position alone.
 
-Filters apply in this order: min_p, top_k, top_p (of what top_k left), each after the temperature. The vocabulary is only
-sorted when a filter needs more candidates than the best few.
+Filters apply in this order: min_p, top_k, top_p (of what top_k left), each after the temperature. `draw` only queues work on
+an accelerator: whatever a row wants, the host waits for nothing before `finish`. There kernels find what the filters leave
+without a sort; on the CPU, and where Triton is missing, the best few are sorted, and all only if those do not suffice.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from tokenwell.engine.platform.accelerator import Readback, kernels_reason_not, readback, upload, uploads
 from tokenwell.engine.run import penalties
 from tokenwell.engine.run.mask import Mask
-from tokenwell.engine.run.noise import uniform
+from tokenwell.engine.run.noise import uniforms
 from tokenwell.engine.run.rows import Row
 from tokenwell.wire.messages import TokenLogprob
 
 _CANDIDATES = 1024  # nearly every top_k and top_p is decided among so many
+_LAST_UNIFORM = 1.0 - 2.0**-24  # the largest float32 below 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,84 +33,144 @@ class Draw:
     logprob: TokenLogprob | None
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The tokens of one step, on their way to the host."""
+
+    tokens: torch.Tensor  # [rows] int64, on the device
+    _tokens: Readback
+    _logprobs: dict[int, int]  # how many alternatives the rows want that want log-probabilities, by place
+    _described: Readback | None
+
+    def finish(self) -> list[Draw]:
+        """Wait for the tokens."""
+        logprobs: dict[int, TokenLogprob] = {}
+        if self._described is not None:
+            described = _named(self._described.result(), list(self._logprobs.values()))
+            logprobs = dict(zip(self._logprobs, described, strict=True))
+        return [Draw(token, logprobs.get(place)) for place, token in enumerate(self._tokens.result().tolist())]
+
+
 def sample(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None = None) -> list[Draw]:
-    """A token for each of `rows` from its `logits` [rows, vocabulary] float32, which may be changed.
+    """`draw`, and wait for it."""
+    return draw(logits, rows, mask).finish()
+
+
+def draw(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None) -> Drawn:
+    """Queue the choice of a token for each of `rows` from its `logits` [rows, vocabulary] float32, which may be changed.
 
     `mask` comes last and wins: where penalties and biases leave nothing that it allows, they do not count.
     """
-    wanted = [index for index, row in enumerate(rows) if row.sampling.logprobs is not None]
-    raw = logits[wanted].clone() if wanted else None  # before penalties and temperature
-    constrained = frozenset(mask.places) if mask is not None else frozenset()
-    plain: dict[int, torch.Tensor] = {}  # constrained rows before their penalties
-    for index, row in enumerate(rows):
-        generated = len(row.tokens) - row.prompt_tokens
-        if penalties.changes_logits(row.sampling, generated):
-            if index in constrained:
-                plain[index] = logits[index].clone()
-            penalties.adjust(logits[index], row.sampling, _counts(row, logits), generated)
+    wanted = {place: row.sampling.logprobs for place, row in enumerate(rows) if row.sampling.logprobs is not None}
+    changed = [
+        place
+        for place, row in enumerate(rows)
+        if penalties.changes_logits(row.sampling, len(row.tokens) - row.prompt_tokens)
+    ]  # fmt: skip
+    raw = index = None  # log-probabilities are those before penalties and temperature
+    if wanted:
+        index = upload(np.array(list(wanted), dtype=np.int64), logits.device)
+        raw = logits if len(wanted) == len(rows) and not changed and mask is None else logits.index_select(0, index)
+    free = _unpenalised(logits, mask, changed)
+    if changed:
+        penalties.adjust(logits, rows, changed)
     if mask is not None:
-        _forbid(logits, mask, plain)
+        _forbid(logits, mask)
+    if free is not None:
+        _restore(logits, *free)
     tokens = _choose(logits, rows)
-    logprobs: dict[int, TokenLogprob] = {}
-    if raw is not None:
-        tops = [rows[index].sampling.logprobs or 0 for index in wanted]
-        described = describe(raw, [tokens[index] for index in wanted], tops)
-        logprobs = dict(zip(wanted, described, strict=True))
-    return [Draw(token, logprobs.get(index)) for index, token in enumerate(tokens)]
+    described = None
+    if raw is not None and index is not None:
+        described = readback(_described(raw, tokens.index_select(0, index), max(wanted.values())))
+    return Drawn(tokens, readback(tokens), wanted, described)
 
 
 def describe(logits: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
     """Log-probabilities of `tokens` and of the best alternatives, from logits [rows, vocabulary] in float32."""
-    table = logits.log_softmax(-1)
-    index = torch.tensor(tokens, dtype=torch.int64, device=table.device)[:, None]
-    chosen = table.gather(1, index)[:, 0].tolist()
-    most = min(max(tops), table.shape[1])
-    if most == 0:
-        return [TokenLogprob(logprob) for logprob in chosen]
-    values, ids = table.topk(most, dim=-1)
-    best = [list(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(), strict=True)]
-    return [TokenLogprob(logprob, row[:top]) for logprob, row, top in zip(chosen, best, tops, strict=True)]
+    described = _described(logits, upload(np.array(tokens, dtype=np.int64), logits.device), max(tops))
+    return _named(readback(described).result(), tops)
 
 
-def _forbid(logits: torch.Tensor, mask: Mask, plain: dict[int, torch.Tensor]) -> None:
+def _described(logits: torch.Tensor, tokens: torch.Tensor, most: int) -> torch.Tensor:
+    """[rows, 1 + 2 * alternatives] int32: the bits of the token's log-probability and of the best ones, and whose those are."""
+    whole = logits.logsumexp(-1, keepdim=True)
+    chosen = logits.gather(1, tokens[:, None]) - whole
+    best, ids = logits.topk(min(most, logits.shape[1]), dim=-1)
+    return torch.cat([torch.cat([chosen, best - whole], dim=1).view(torch.int32), ids.to(torch.int32)], dim=1)
+
+
+def _named(described: torch.Tensor, tops: Sequence[int]) -> list[TokenLogprob]:
+    count = described.shape[1] // 2
+    values = described[:, : count + 1].view(torch.float32).tolist()
+    ids = described[:, count + 1 :].tolist()
+    return [
+        TokenLogprob(logprobs[0], list(zip(row[:top], logprobs[1 : top + 1], strict=False)))
+        for logprobs, row, top in zip(values, ids, tops, strict=True)
+    ]
+
+
+def _unpenalised(logits: torch.Tensor, mask: Mask | None, changed: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The rows that have both a mask and penalties or biases, and their masked logits without those; None without such rows."""
+    if mask is None or not changed:
+        return None
+    both = [(entry, place) for entry, place in enumerate(mask.places) if place in set(changed)]
+    if not both:
+        return None
+    index = upload(np.array([place for _, place in both], dtype=np.int64), logits.device)
+    plain = logits.index_select(0, index)
+    _forbid(plain, Mask(list(range(len(both))), mask.bits[[entry for entry, _ in both]]))
+    return index, plain
+
+
+def _restore(logits: torch.Tensor, index: torch.Tensor, plain: torch.Tensor) -> None:
+    """Take the rows `plain` where penalties left nothing that the mask allows."""
+    strict = logits.index_select(0, index)
+    logits.index_copy_(0, index, torch.where(strict.amax(-1, keepdim=True) == -torch.inf, plain, strict))
+
+
+def _forbid(logits: torch.Tensor, mask: Mask) -> None:
     """Make the tokens that `mask` does not allow impossible, in place."""
+    if kernels_reason_not(logits.device) is None:
+        from tokenwell.engine.kernels import sampling
+
+        places, bits = uploads([np.array(mask.places, dtype=np.int64), mask.bits], logits.device)
+        sampling.forbid(logits, places, bits)
+        return
     barrier = mask.barrier(logits.shape[1], logits.device)
     if len(mask.places) == len(logits):
         logits += barrier
     else:
         logits[mask.places] += barrier
-    for place, row in enumerate(mask.places):
-        if row in plain and bool((logits[row] == -torch.inf).all()):
-            logits[row] = plain[row] + barrier[place]
 
 
-def _counts(row: Row, logits: torch.Tensor) -> penalties.Counts | None:
-    if not row.sampling.penalised:
-        return None
-    output = row.tokens[row.prompt_tokens :]
-    if row.counts is None:
-        row.counts = penalties.Counts(row.tokens[: row.prompt_tokens], output, logits.shape[1], logits.device)
-    row.counts.catch_up(output, row.prompt_tokens)
-    return row.counts
+def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+    """[rows] int64"""
+    if kernels_reason_not(logits.device) is None:
+        from tokenwell.engine.kernels import sampling
 
-
-def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
+        table = parameters(rows)
+        there = None if table is None else upload(table, logits.device)
+        return sampling.choose(logits, there, filters=any(map(_filters, rows)))
     random = [index for index, row in enumerate(rows) if not row.sampling.greedy]
-    if not random:
-        chosen: list[int] = logits.argmax(-1).tolist()
-        return chosen
-    tokens = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
-    if len(random) < len(rows):
-        greedy = [index for index, row in enumerate(rows) if row.sampling.greedy]
-        tokens[greedy] = logits[greedy].argmax(-1)
+    tokens: torch.Tensor = logits.argmax(-1)
     filtered = [index for index in random if _filters(rows[index])]
     free = [index for index in random if not _filters(rows[index])]
     if free:
         tokens[free] = _invert(_probabilities(logits, rows, free), _uniforms(rows, free, logits))
     if filtered:
         tokens[filtered] = _filtered(_probabilities(logits, rows, filtered), rows, filtered)
-    drawn: list[int] = tokens.tolist()
-    return drawn
+    return tokens
+
+
+def parameters(rows: Sequence[Row]) -> np.ndarray | None:
+    """What the kernels know of each row: [rows, COLUMNS] float32; None if all are greedy."""
+    samplings = [row.sampling for row in rows]
+    if all(one.temperature == 0.0 for one in samplings):
+        return None
+    table = np.array([(one.temperature, 0.0, one.top_k, one.top_p, one.min_p) for one in samplings], dtype=np.float32)
+    numbers = uniforms([one.seed for one in samplings], [len(row.tokens) for row in rows])
+    table[:, 1] = np.minimum(numbers, _LAST_UNIFORM)  # rounding up to 1 would pass the end
+    return table
 
 
 def _filters(row: Row) -> bool:
@@ -122,8 +186,8 @@ def _probabilities(logits: torch.Tensor, rows: Sequence[Row], chosen: Sequence[i
 
 def _uniforms(rows: Sequence[Row], chosen: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """[chosen, 1] float64"""
-    numbers = [uniform(rows[index].sampling.seed, len(rows[index].tokens)) for index in chosen]
-    return torch.tensor(numbers, dtype=torch.float64, device=like.device)[:, None]
+    numbers = uniforms([rows[index].sampling.seed for index in chosen], [len(rows[index].tokens) for index in chosen])
+    return upload(numbers, like.device)[:, None]
 
 
 def _invert(weights: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -158,23 +222,6 @@ def _filtered(weights: torch.Tensor, rows: Sequence[Row], chosen: Sequence[int])
     before = best.cumsum(-1) - best
     # The most likely token always stays, also for a top_p of (nearly) 0.
     inside = (before < top_p * whole) | (torch.arange(best.shape[1], device=device) == 0)
-    place = _invert(best.where(inside, 0.0), _uniforms(rows, chosen, weights))
+    ids, order = ids.sort(dim=-1)
+    place = _invert(best.where(inside, 0.0).gather(1, order), _uniforms(rows, chosen, weights))
     return ids.gather(1, place[:, None])[:, 0]
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """The tokens of one step."""
-
-    tokens: torch.Tensor  # [rows] int64, on the device
-    draws: list[Draw]
-
-    def finish(self) -> list[Draw]:
-        """The tokens on the host."""
-        return self.draws
-
-
-def draw(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None) -> Drawn:
-    """Queue the choice of a token for each of `rows`."""
-    draws = sample(logits, rows, mask)
-    return Drawn(torch.tensor([one.token for one in draws], device=logits.device), draws)

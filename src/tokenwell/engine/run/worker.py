@@ -1,5 +1,7 @@
 """One rank: a loaded model, its page pool and the rows in their slots. Executes StepPlans; decides nothing.
 
+Every rank gets the same plans and keeps the same rows. Rank 0 alone chooses tokens; the others are told them on the device.
+
 A step is three calls: `launch` queues the forward pass, `draw` the choice of tokens, `collect` waits for them. On accelerators
 the next step may be launched before an earlier one is collected: the tokens in between never leave the device.
 """
@@ -19,6 +21,7 @@ from tokenwell.engine.run.grammar import Grammars
 from tokenwell.engine.run.graphs import DecodeGraphs
 from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.mask import Masks
+from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw
 from tokenwell.engine.run.tables import PageTables
@@ -46,9 +49,10 @@ class Worker:
 
     def __init__(
         self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars, *,
-        max_num_seqs: int, max_model_len: int, graphs: bool = True,
+        max_num_seqs: int, max_model_len: int, graphs: bool = True, ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
         self.model = model
+        self.ranks = Ranks() if ranks is None else ranks
         self.grammars = grammars
         self.device = device
         self.pool = pool
@@ -80,7 +84,8 @@ class Worker:
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> Step:
-        """Queue a plan's forward pass."""
+        """Queue a plan's forward pass, on every rank when this one leads them."""
+        self.ranks.announce(plan)
         for slot in plan.drop:
             del self.rows[slot]
         self.pool.copy(plan.copies)
@@ -109,14 +114,18 @@ class Worker:
         """Queue the choice of a launched step's tokens. Every earlier step must have been collected."""
         if step.logits is None:
             return
-        mask = self._masks.compute([row.constraint for row in step.sampled])
-        step.drawn = draw(step.logits, step.sampled, mask)
+        if self.ranks.leads:
+            mask = self._masks.compute([row.constraint for row in step.sampled])
+            step.drawn = draw(step.logits, step.sampled, mask)
+            tokens = step.drawn.tokens
+        else:
+            tokens = torch.empty(len(step.sampled), dtype=torch.int64, device=self.device)
         (slots,) = uploads([np.array([row.slot for row in step.sampled], dtype=np.int64)], self.device)
-        self._last_tokens.index_copy_(0, slots, step.drawn.tokens)
+        self._last_tokens.index_copy_(0, slots, self.ranks.share(tokens))
         step.logits = None
 
     def collect(self, step: Step) -> StepResult:
-        """Wait for a step's tokens and append them to their rows."""
+        """Wait for a step's tokens and append them to their rows; on rank 0 only, the others find them on their devices."""
         sampled: list[Sampled] = []
         if step.drawn is not None:
             sampled = [_booked(row, one) for row, one in zip(step.sampled, step.drawn.finish(), strict=True)]
@@ -147,7 +156,7 @@ class Worker:
 
     def _row(self, added: AddRow) -> Row:
         row = Row.from_plan(added)
-        if added.sampling.grammar is not None:
+        if added.sampling.grammar is not None and self.ranks.leads:
             output = added.tokens[added.prompt_tokens :]
             row.constraint = self._masks.constrain(added.sampling.grammar, added.sampling.stop_ids, output)
         return row

@@ -240,7 +240,7 @@ class Blocks:
             f"{where}: pages behind the window are held"
         )
         assert not any(table.pages[: table.first]) and all(table.pages[table.first :]), f"{where}: wrong NULL_PAGE"
-        assert table.held <= peak_pages(len(seq.tokens), self._step_tokens, group), f"{where}: more than peak_pages"
+        assert table.held <= peak_pages(seq.length, self._step_tokens, group), f"{where}: more than peak_pages"
         assert seq.computed <= seq.capacity <= len(table.pages) * size, f"{where}: capacity"
         assert seq.computed < seq.mark <= self._next_mark(group, table), f"{where}: mark"
         assert len(table.nodes) == (seq.computed // size if self._prefix_cache else 0), f"{where}: path length"

@@ -3,19 +3,19 @@
 Rows are slots 0 .. max_num_seqs-1. A rank keeps the state of a row (tokens, page tables, sampling state) from the step that
 adds it until a step that drops it, so that a running row costs a few integers a step.
 
-Order inside a step on every rank: drops, then page copies, then adds, then the forward pass over `run`.
+Order inside a step on every rank: drops, then page copies, then adds, then the forward pass over `run`. Devices execute steps
+in the order of their numbers; a plan may be made, and launched, while the step before it still runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from tokenwell.wire.messages import TokenLogprob
 from tokenwell.wire.sampling import Sampling
 
 
-@dataclass(frozen=True, slots=True)
-class AddRow:
+class AddRow(msgspec.Struct, frozen=True, array_like=True):
     """A sequence takes a slot (for the first time, or again after a preemption)."""
 
     row: int
@@ -25,8 +25,7 @@ class AddRow:
     pages: tuple[tuple[int, ...], ...]  # per group: the page table so far (prefix hit); NULL_PAGE where already out of the window
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Tokens [start, start + count) of a row are computed in this step."""
 
     row: int
@@ -34,10 +33,10 @@ class RunRow:
     count: int
     pages: tuple[tuple[int, ...], ...]  # per group: pages appended to the row's table before the step
     sample: bool  # start + count is all that is known: the next token is sampled
+    pending: bool = False  # the one token to compute is the one that the step before samples: no message tells its id
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(msgspec.Struct, frozen=True, array_like=True):
     """One step, the same for every rank."""
 
     step: int
@@ -52,8 +51,7 @@ class StepPlan:
         return sum(row.count for row in self.run)
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The token that a row's last position produced."""
 
     row: int
@@ -63,11 +61,10 @@ class Sampled:
     error: str | None = None  # why the row cannot go on, in words for the client
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(msgspec.Struct, frozen=True, array_like=True):
     """What rank 0 hands back to the scheduler."""
 
     step: int
     sampled: tuple[Sampled, ...] = ()
     # row -> logprobs of the prompt tokens start+1 .. that this step's positions predict, in order
-    prompt_logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
+    prompt_logprobs: dict[int, list[TokenLogprob]] = {}

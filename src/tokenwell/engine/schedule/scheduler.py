@@ -1,11 +1,20 @@
 """Which sequences compute which tokens in the next step, and what a step's result means for them.
 
 Owns the queue, the rows, the token budget and the counters. Does not know time, devices, text, or how pages are found
-(`blocks` does). schedule() and apply() alternate; add() and abort() may come at any moment.
+(`blocks` does). add() and abort() may come at any moment.
 
 A step serves decoding rows first (one token each), then divides what is left of the budget fairly between the rows with
 more to compute, new ones included. Who finds no page makes the youngest row wait: it gives everything back and later
 computes again what the cache has not kept.
+
+schedule() and apply() alternate, or one more schedule() comes before the apply() of the step before, so that a device finds
+its next step ready. What runs then counts as computed: every token that it computes is known by now, and the device executes
+steps in the order of their plans, so pages may be offered, given back and handed out as if it were done. A row that waits for
+its sampled token is planned for that token too (pending). If the token turns out to be its last, the row is stale in the plan
+that is out already: its result there is ignored, and what it writes there does no harm to pages given back meanwhile. For it
+writes one position behind all that was computed, so behind all that was offered, into a page that it alone held: copies of
+that page are of plans that come later and of the positions before; and a page that is taken again is overwritten by plans
+that come later, position by position before anybody reads it.
 """
 
 from __future__ import annotations
@@ -16,13 +25,14 @@ from collections import deque
 from operator import attrgetter
 
 from tokenwell.engine.schedule.blocks import Blocks
-from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
+from tokenwell.engine.schedule.flight import Flight, answer
+from tokenwell.engine.schedule.plan import AddRow, RunRow, StepPlan, StepResult
 from tokenwell.engine.schedule.prefix import Hit, common_tokens
 from tokenwell.engine.schedule.sequence import Sequence, Status
 from tokenwell.engine.schedule.shares import divide
 from tokenwell.wire.cache import KvGroup, longest_sequence
 from tokenwell.wire.errors import CapacityError, RequestError
-from tokenwell.wire.messages import Generate, Output, Stats, TokenLogprob
+from tokenwell.wire.messages import Generate, Output, Stats
 
 # A sequence is admitted when it and all running ones can grow this much, so that it is not preempted a few steps later.
 HEADROOM_TOKENS = 64
@@ -66,7 +76,7 @@ class Scheduler:
         self._rows = list(range(max_num_seqs - 1, -1, -1))  # free ones
         self._num_rows = max_num_seqs
         self._drops: list[int] = []  # rows that the devices still know
-        self._flight: list[tuple[Sequence, RunRow]] | None = None  # planned, result not seen
+        self._flights: deque[Flight] = deque()  # at most two, oldest first
         self._blocked: Sequence | None = None  # found too few pages; pointless to try again before some are given back
 
         self._steps = self._arrivals = self._preemptions = 0
@@ -113,12 +123,15 @@ class Scheduler:
         seq = self._sequences.pop(id, None)
         if seq is None:
             return False
+        self._end(seq)
+        return True
+
+    def _end(self, seq: Sequence) -> None:
         if seq.status is Status.RUNNING:
             self._leave(seq)
-        else:
+        elif seq.status is Status.WAITING:
             self._waiting.remove(seq)
         seq.status = Status.ENDED
-        return True
 
     def _leave(self, seq: Sequence) -> None:
         self._running.remove(seq)
@@ -130,7 +143,7 @@ class Scheduler:
     def _preempt(self, seq: Sequence) -> None:
         self._leave(seq)
         seq.status, seq.computed = Status.WAITING, 0
-        if seq.prompt_logprobs is not None:
+        if seq.prompt_logprobs is not None and not seq.pending:
             seq.prompt_logprobs.clear()  # every prompt position is computed again
         self._waiting.appendleft(seq)
         self._preemptions += 1
@@ -142,23 +155,48 @@ class Scheduler:
 
         Rows that ended are dropped by the next plan that runs something: until then a device's record of them is not read.
         """
-        if self._flight is not None:
-            raise RuntimeError(f"schedule() came again before apply() of step {self._steps}")
-        decoding = [seq for seq in self._running if len(seq.tokens) - seq.computed == 1]
-        prefilling = [seq for seq in self._running if len(seq.tokens) - seq.computed > 1]
-        budget = self._budget - len(decoding)
+        if self._flights:
+            if len(self._flights) > 1:
+                raise RuntimeError(f"schedule() came again before apply() of step {self._flights[0].step}")
+            self._foresee(self._flights[0])
+        prefilling = [seq for seq in self._running if len(seq.tokens) + seq.pending - seq.computed > 1]
+        budget = self._budget - len(self._running) + len(prefilling)
         added, copies = self._admit(prefilling, budget)
         if not self._running:
             return None
         prefilling.sort(key=_arrival)
-        counts = dict.fromkeys(decoding, 1)
-        counts.update(zip(prefilling, divide([seq.todo() for seq in prefilling], budget), strict=True))
-        self._flight = self._take_pages(counts)
+        rows = self._take_pages(dict(zip(prefilling, divide([seq.todo() for seq in prefilling], budget), strict=True)))
         self._blocks.settle()
         self._steps += 1
+        self._flights.append(Flight(self._steps, rows))
         drops, self._drops = self._drops, []
-        run = tuple([row for _, row in self._flight])
+        run = tuple([row for _, row in rows])
         return StepPlan(self._steps, tuple(drops), tuple(copies), tuple(added), run)
+
+    def _foresee(self, flight: Flight) -> None:
+        """Count the step that the device still runs as computed; tokens that it samples are pending, or known to be the last."""
+        if flight.advanced:
+            return
+        self._advance(flight)
+        for seq, _ in flight.rows:
+            if seq.computed == len(seq.tokens) and seq.status is Status.RUNNING:
+                if seq.computed + 1 < seq.limit:
+                    seq.pending = 1
+                else:
+                    self._leave(seq)
+                    seq.status = Status.CLOSING
+
+    def _advance(self, flight: Flight) -> None:
+        """Count a step's tokens as computed."""
+        flight.advanced = True
+        for seq, run in flight.rows:
+            if seq.status is not Status.RUNNING:
+                continue  # aborted, or ended by the step before
+            seq.computed += run.count
+            if seq.computed >= seq.mark:
+                self._blocks.advance(seq)
+            if run.count > 1 and seq.todo() <= 1:
+                self._blocked = None  # from now on this row needs fewer pages of sliding groups
 
     def _admit(self, prefilling: list[Sequence], budget: int) -> tuple[list[AddRow], list[tuple[int, int]]]:
         """Move sequences from the queue to free rows; they join `prefilling`.
@@ -168,6 +206,7 @@ class Scheduler:
         """
         added: list[AddRow] = []
         copies: list[tuple[int, int]] = []
+        owed: int | None = None  # pages that running rows still need: an admission must not cost a row its place
         place = 0
         while place < len(self._waiting) and self._rows and len(prefilling) < budget:
             seq = self._waiting[place]
@@ -180,7 +219,9 @@ class Scheduler:
             if self._find_leader(seq, hit):
                 place += 1
                 continue
-            affordable = self._affordable_hit(seq, hit)
+            if owed is None:
+                owed = sum(self._blocks.owed(other, self._foreseen(other)) for other in self._running)
+            affordable = self._affordable_hit(seq, hit, self._blocks.pool.available - owed)
             if affordable is None:
                 self._blocked = seq
                 break
@@ -188,23 +229,21 @@ class Scheduler:
             copies += self._blocks.admit(seq, affordable)
             added.append(self._start(seq))
             prefilling.append(seq)
+            owed += self._blocks.owed(seq, self._foreseen(seq))
         return added, copies
 
-    def _affordable_hit(self, seq: Sequence, hit: Hit) -> Hit | None:
-        """The hit, or a shorter one that copies no page, if the pool can then take `seq` to the end of what is known of it.
+    def _affordable_hit(self, seq: Sequence, hit: Hit, available: int) -> Hit | None:
+        """The hit, or a shorter one that copies no page, if so many pages take `seq` to the end of what is known of it.
 
-        What running rows still need comes first, so an admission never costs a row its place in the same step. A sequence
-        alone always fits: nothing else is held, and the constructor saw to the rest.
+        A sequence alone always fits: nothing else is held, and the constructor saw to the rest.
         """
-        owed = sum(self._blocks.owed(other, self._foreseen(other)) for other in self._running)
-        available = self._blocks.pool.available - owed
         if self._blocks.cost(seq, hit, self._foreseen(seq)) <= available:
             return hit
         hit = self._blocks.find(seq, whole=True)
         return hit if self._blocks.cost(seq, hit, self._foreseen(seq)) <= available else None
 
     def _foreseen(self, seq: Sequence) -> int:
-        return min(len(seq.tokens) + HEADROOM_TOKENS, seq.limit)
+        return min(seq.length + HEADROOM_TOKENS, seq.limit)
 
     def _start(self, seq: Sequence) -> AddRow:
         if seq.cached is None:
@@ -230,9 +269,12 @@ class Scheduler:
         """
         if not self._prefix_cache or seq.prompt_logprobs is not None:
             return False
+        first = seq.tokens[0]
         for other in self._running:
+            if other.tokens[0] != first or other.arrival > seq.arrival:
+                continue
             ahead = max(hit.tokens, other.computed) + self._worth_waiting
-            if other.arrival > seq.arrival or min(len(other.tokens), len(seq.tokens) - 1) < ahead:
+            if min(len(other.tokens), len(seq.tokens) - 1) < ahead or other.tokens[ahead - 1] != seq.tokens[ahead - 1]:
                 continue
             shared = min(common_tokens(seq.tokens.tobytes(), other.tokens.tobytes()), len(seq.tokens) - 1)
             if shared >= ahead:
@@ -240,22 +282,24 @@ class Scheduler:
                 return True
         return False
 
-    def _take_pages(self, counts: dict[Sequence, int]) -> list[tuple[Sequence, RunRow]]:
-        """Pages for the rows that compute, oldest first: whoever has to give way has not been given any yet."""
+    def _take_pages(self, shares: dict[Sequence, int]) -> list[tuple[Sequence, RunRow]]:
+        """Pages for the rows that compute, oldest first: whoever has to give way has not been given any yet.
+
+        `shares`: tokens for those who compute more than one.
+        """
         run: list[tuple[Sequence, RunRow]] = []
         while len(run) < len(self._running):
             seq = self._running[len(run)]
-            count = counts[seq]
-            pages = self._nothing_appended
-            if seq.computed + count > seq.capacity:
+            count = shares.get(seq, 1) if shares else 1
+            start, pages = seq.computed, self._nothing_appended
+            if start + count > seq.capacity:
                 count = self._make_room(seq, count)
                 if not count:
                     break  # it was the youngest
                 pages = self._blocks.grow(seq, count)
-            start = seq.computed
-            end = start + count
-            sample = end == len(seq.tokens) and end < seq.limit
-            run.append((seq, RunRow(seq.row, start, count, pages, sample)))
+            end, known = start + count, len(seq.tokens)
+            sample = end == known + seq.pending and end < seq.limit
+            run.append((seq, RunRow(seq.row, start, count, pages, sample, start == known)))
         return run
 
     def _make_room(self, seq: Sequence, count: int) -> int:
@@ -273,73 +317,31 @@ class Scheduler:
     def apply(self, result: StepResult) -> list[Output]:
         """Book a step's result. Returns one Output for every row that got a token, prompt logprobs, or its end.
 
-        Raises ValueError if the result is not that of the plan in flight.
+        Raises ValueError if the result is not that of the oldest plan in flight.
         """
-        flight, sampled = self._check_result(result)
-        self._flight = None
+        if not self._flights:
+            raise ValueError(f"result of step {result.step}, but no step is in flight (or it was applied)")
+        flight = self._flights[0]
+        sampled = flight.match(result)
+        self._flights.popleft()
+        if not flight.advanced:
+            self._advance(flight)
         outputs = []
-        for seq, run in flight:
-            if seq.status is not Status.RUNNING:
-                continue  # aborted meanwhile
-            seq.computed += run.count
-            if seq.computed >= seq.mark:
-                self._blocks.advance(seq)
+        for seq, run in flight.rows:
+            if seq.status is Status.ENDED:
+                continue  # aborted meanwhile, or stale
+            whole = run.start + run.count == len(seq.tokens)
+            if seq.status is Status.WAITING and not whole:
+                continue  # preempted amid its prompt
             if seq.prompt_logprobs is not None:
                 seq.prompt_logprobs += result.prompt_logprobs.get(run.row, ())
-            if run.count > 1 and seq.todo() <= 1:
-                self._blocked = None  # from now on this row needs fewer pages of sliding groups
-            if seq.todo():
-                continue
-            outputs.append(self._book(seq, sampled.get(run.row)))
+            if whole:
+                outputs.append(output := answer(seq, sampled.get(run.row)))
+                self._generated_tokens += len(output.tokens)
+                if output.finish is not None:
+                    self._end(seq)
+                    del self._sequences[seq.id]
         return outputs
-
-    def _check_result(self, result: StepResult) -> tuple[list[tuple[Sequence, RunRow]], dict[int, Sampled]]:
-        if self._flight is None or result.step != self._steps:
-            raise ValueError(f"result of step {result.step}, but the last plan is step {self._steps} (or it was applied)")
-        sampled = {item.row: item for item in result.sampled}
-        expected = {run.row for _, run in self._flight if run.sample}
-        if sampled.keys() != expected:
-            raise ValueError(f"step {result.step}: rows {sorted(sampled)} were sampled instead of {sorted(expected)}")
-        for seq, run in self._flight:
-            token = sampled[run.row] if run.sample else None
-            if token and token.token is not None and seq.sampling.logprobs is not None and token.logprob is None:
-                raise ValueError(f"step {result.step}, row {run.row}: the sampled token's logprob is missing")
-            if seq.prompt_logprobs is not None:
-                got = len(result.prompt_logprobs.get(run.row, ()))
-                due = min(run.start + run.count, seq.prompt_tokens - 1) - run.start
-                if got != due:
-                    raise ValueError(f"step {result.step}, row {run.row}: {got} prompt logprobs instead of {due}")
-        return self._flight, sampled
-
-    def _book(self, seq: Sequence, sampled: Sampled | None) -> Output:
-        """All known tokens of `seq` are computed: take the new token, if one was sampled, and see whether it ends."""
-        finish: str | None = None
-        stop_id: int | None = None
-        tokens: list[int] = []
-        logprobs: list[TokenLogprob] | None = None
-        first = len(seq.tokens) == seq.prompt_tokens
-        cached, kept = (seq.cached or 0, seq.kept) if first else (0, 0)  # told in the first output only
-        error: RequestError | None = None
-        if sampled is not None and sampled.token is not None:
-            tokens.append(sampled.token)
-            seq.tokens.append(sampled.token)
-            self._generated_tokens += 1
-            if seq.sampling.logprobs is not None and sampled.logprob is not None:
-                logprobs = [sampled.logprob]
-            if sampled.token in seq.sampling.stop_ids and len(seq.tokens) - seq.prompt_tokens > seq.sampling.min_tokens:
-                finish, stop_id = "stop", sampled.token
-        if sampled is not None and sampled.error is not None:
-            finish, error = "error", RequestError("invalid_request", sampled.error)
-        elif sampled is not None and sampled.ended:
-            finish = "stop"
-        if finish is None and len(seq.tokens) >= seq.limit:
-            finish = "length"
-        prompt_logprobs, seq.prompt_logprobs = seq.prompt_logprobs, None
-        if finish is not None:
-            self._leave(seq)
-            seq.status = Status.ENDED
-            del self._sequences[seq.id]
-        return Output(seq.id, tokens, logprobs, prompt_logprobs, cached, finish, stop_id, error, kept)
 
     # ------------------------------------------------------------ looking in
 
@@ -369,13 +371,15 @@ class Scheduler:
         self._blocks.check(self._running)
         assert all(seq.status is Status.WAITING and not seq.tables for seq in self._waiting), "a waiting sequence holds pages"
         assert all(seq.status is Status.RUNNING for seq in self._running), "a row is not running"
-        assert self._sequences.keys() == {seq.id for seq in (*self._waiting, *self._running)}, "a sequence is lost"
-        assert len(self._sequences) == len(self._waiting) + len(self._running), "a sequence is in two places"
+        closing = [seq for flight in self._flights for seq, _ in flight.rows if seq.status is Status.CLOSING]
+        places = [*self._waiting, *self._running, *closing]
+        assert self._sequences.keys() == {seq.id for seq in places}, "a sequence is lost"
+        assert len(self._sequences) == len(places), "a sequence is in two places"
         assert self._running == sorted(self._running, key=_arrival), "rows are out of order"
         rows = [*self._rows, *(seq.row for seq in self._running)]
         assert sorted(rows) == list(range(self._num_rows)), "a row is lost or used twice"
         for seq in self._running:
-            assert 0 <= seq.computed < len(seq.tokens) <= self._max_model_len, f"{seq.id}: {seq.computed} of {len(seq.tokens)}"
+            assert 0 <= seq.computed < seq.length <= self._max_model_len, f"{seq.id}: {seq.computed} of {seq.length}"
 
 
 def _refused(request: Generate, code: str, message: str) -> Output:

@@ -19,6 +19,7 @@ class Status(enum.Enum):
 
     WAITING = "waiting"  # in the queue: new, or preempted
     RUNNING = "running"  # has a row and pages
+    CLOSING = "closing"  # has given both back: the step in flight samples the last token that it may have
     ENDED = "ended"  # finished or aborted
 
 
@@ -47,7 +48,8 @@ class Sequence:
     prompt_tokens: int
     limit: int  # the sequence has ended when it is this long: max_tokens and max_model_len
     status: Status = Status.WAITING
-    computed: int = 0  # tokens whose keys and values are in the cache
+    computed: int = 0  # tokens whose keys and values are in the cache, or will be once the steps in flight are done
+    pending: int = 0  # 1: one more token is being sampled by a step in flight, and another step may be planned on it
     row: int = -1  # slot while running
     cached: int | None = None  # prompt tokens that its first admission took from the prefix cache; None before that
     kept: int = 0  # prompt tokens that layers without a window could have taken at its last admission
@@ -61,6 +63,11 @@ class Sequence:
     mark: int = 0  # when `computed` reaches this, a page is full or falls out of a window
     keep: set[int] = field(default_factory=set)  # positions where another sequence may branch off
 
+    @property
+    def length(self) -> int:
+        """All tokens, the pending one included."""
+        return len(self.tokens) + self.pending
+
     def todo(self) -> int:
-        """Known tokens that are not computed yet."""
-        return len(self.tokens) - self.computed
+        """Tokens that are known or pending and not computed yet."""
+        return len(self.tokens) + self.pending - self.computed

@@ -1,4 +1,4 @@
-"""A checkpoint folder: its config.json and which tensor lies where. Knows files and names; neither torch nor any architecture."""
+"""A checkpoint folder: its config.json and which tensor lies where. Knows files and names, no architecture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from tokenwell.engine.weights.read import read_cut
 from tokenwell.engine.weights.safetensors import LFS_POINTER, TensorInfo, read_header
+from tokenwell.engine.weights.shard import Cut
 from tokenwell.wire.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -36,7 +40,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{folder} is not a folder. Give the folder that holds config.json and the *.safetensors files."
             )
-        config = _read_object(folder / "config.json", "the folder needs a Hugging Face config.json beside its weights")
+        config = read_object(folder / "config.json", "the folder needs a Hugging Face config.json beside its weights")
         if (folder / INDEX).exists():
             weight_map = _read_weight_map(folder / INDEX)
             tensors = _merge(folder / file for file in sorted(set(weight_map.values())))
@@ -50,8 +54,20 @@ class Checkpoint:
         """Bytes of all tensors together, as stored."""
         return sum(info.nbytes for info in self.names.values())
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        return name in self.names
 
-def _read_object(file: Path, why: str) -> dict[str, Any]:
+    def expect(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """A tensor of this shape is about to be read, into this dtype: nothing to prepare for files."""
+
+    def read(self, name: str, cut: Cut, destination: torch.Tensor) -> None:
+        """Fill `destination` with that part of a tensor. Raises CheckpointError naming the file if it cannot be read."""
+        read_cut(self.names[name], cut, destination)
+
+
+def read_object(file: Path, why: str) -> dict[str, Any]:
+    """A JSON object. Raises CheckpointError saying what is wrong with the file."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -70,7 +86,7 @@ def _read_object(file: Path, why: str) -> dict[str, Any]:
 
 
 def _read_weight_map(index: Path) -> dict[str, str]:
-    weight_map = _read_object(index, "it lists the weight files").get("weight_map")
+    weight_map = read_object(index, "it lists the weight files").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f'{index} has no "weight_map" object with tensor names and files. Download it again.')
     for name, file in weight_map.items():

@@ -12,7 +12,9 @@ import re
 import torch
 
 from tokenwell.engine.weights.checkpoint import Checkpoint
-from tokenwell.engine.weights.read import TORCH_DTYPES, read_cut
+from tokenwell.engine.weights.dummy import DummyCheckpoint
+from tokenwell.engine.weights.quant.recipe import Recipe
+from tokenwell.engine.weights.read import TORCH_DTYPES
 from tokenwell.engine.weights.safetensors import TensorInfo
 from tokenwell.engine.weights.shard import Cut, Part, Shard, Span, resolve
 from tokenwell.wire.errors import CheckpointError
@@ -23,7 +25,10 @@ _NAMED = 5  # tensors that an error or log line names before it only counts
 class Source:
     """A checkpoint seen through a name prefix by one rank, giving tensors of one dtype on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint | DummyCheckpoint, device: torch.device, dtype: torch.dtype, rank: int = 0, world: int = 1,
+        recipe: Recipe | None = None,
+    ) -> None:  # fmt: skip
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not one of {world} ranks")
         self.checkpoint = checkpoint
@@ -31,6 +36,7 @@ class Source:
         self.dtype = dtype
         self.rank = rank
         self.world = world
+        self.recipe = recipe or Recipe()  # how matrices are stored and what they become; `quant.read` asks
         self.prefix = ""
         self._used: set[str] = set()  # read or skipped; shared by all views of this source
         self._skips: list[str] = []  # log lines, shared too
@@ -39,14 +45,14 @@ class Source:
         """The same source under a longer prefix, such as "layers.0."; "" gives an equal view."""
         if prefix and not prefix.endswith("."):
             raise ValueError(f'prefix {prefix!r} must end with "."')
-        view = Source(self.checkpoint, self.device, self.dtype, self.rank, self.world)
+        view = Source(self.checkpoint, self.device, self.dtype, self.rank, self.world, self.recipe)
         view.prefix = self.prefix + prefix
         view._used, view._skips = self._used, self._skips
         return view
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds this tensor (the prefix is added)."""
-        return self.prefix + name in self.checkpoint.names
+        return self.checkpoint.has(self.prefix + name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The stored whole shape. Raises CheckpointError if the tensor is missing."""
@@ -73,7 +79,7 @@ class Source:
         `shard`). Raises CheckpointError naming the tensor if it is missing, has another shape, cannot be cut so, or is
         stored as integers where floating point is asked for (or the other way round).
         """
-        info, cut = self._locate(name, shape, shard_dim, rows, part)
+        info, cut = self._locate(name, shape, dtype or self.dtype, shard_dim, rows, part)
         destination = self.empty(tuple(len(indices) for indices in cut), dtype)
         self._read(name, info, cut, destination)
         return destination
@@ -89,7 +95,7 @@ class Source:
         part: Part = (),
     ) -> None:
         """Like `tensor`, into a given tensor: any view of the right shape, such as rows of a fused weight or a transpose."""
-        info, cut = self._locate(name, shape, shard_dim, rows, part)
+        info, cut = self._locate(name, shape, destination.dtype, shard_dim, rows, part)
         if (wanted := tuple(len(indices) for indices in cut)) != tuple(destination.shape):
             raise ValueError(
                 f"{self.prefix + name!r}: the part {wanted} does not fit a destination of {tuple(destination.shape)}"
@@ -106,8 +112,17 @@ class Source:
             self._skips.append(f"Skipped {len(found)} tensors ({mib:.1f} MiB) such as {found[0]}: {why}")
         return len(found)
 
+    def leave(self, name: str) -> None:
+        """Leave out a tensor that tells nothing new (the prefix is added)."""
+        self._used.add(self.prefix + name)
+
+    def note(self, line: str) -> None:
+        """A log line about how tensors were read; repeated ones are said once."""
+        if line not in self._skips:
+            self._skips.append(line)
+
     def finish(self) -> list[str]:
-        """Check that every tensor was read or skipped; returns a log line for each skip. Raises CheckpointError for the rest."""
+        """Check that every tensor was read or skipped; returns log lines. Raises CheckpointError for tensors that were not."""
         left = [name for name in self.checkpoint.names if name not in self._used]
         if left:
             raise CheckpointError(
@@ -130,10 +145,11 @@ class Source:
         return info
 
     def _locate(
-        self, name: str, shape: tuple[int, ...], shard_dim: int | None, rows: Span | None, part: Part
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, shard_dim: int | None, rows: Span | None, part: Part
     ) -> tuple[TensorInfo, Cut]:
         if (shard_dim is not None) + (rows is not None) + bool(part) > 1:
             raise ValueError(f"{self.prefix + name!r}: give only one of shard_dim, rows and part")
+        self.checkpoint.expect(self.prefix + name, tuple(shape), dtype)
         info = self._info(name)
         whole = self.prefix + name
         if info.shape != tuple(shape):
@@ -155,7 +171,7 @@ class Source:
                 f"{info.file}: tensor {self.prefix + name!r} is stored as {info.dtype}, the model needs {destination.dtype}. "
                 "Its quantisation format is not supported."
             )
-        read_cut(info, cut, destination)
+        self.checkpoint.read(self.prefix + name, cut, destination)
         self._used.add(self.prefix + name)
 
 

@@ -1,0 +1,112 @@
+"""An engine in this process: scheduler and worker turn as the service's loop turns them, and every step's time is noted."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tokenwell.engine.load import Loaded, load, scheduler_for, warm_up
+from tokenwell.engine.schedule.plan import StepPlan
+from tokenwell.wire.messages import Generate, Output
+from tokenwell.wire.sampling import Sampling
+from tokenwell.wire.spec import EngineSpec
+
+
+@dataclass(frozen=True)
+class Came:
+    """When one step's outputs were there."""
+
+    at: float
+    plan: StepPlan
+    outputs: list[Output]
+
+
+@dataclass
+class Run:
+    """What a set of requests took."""
+
+    started: float
+    steps: list[Came] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """From the first request to the last token."""
+        return self.steps[-1].at - self.started
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens."""
+        return sum(len(output.tokens) for step in self.steps for output in step.outputs)
+
+    def decode_ms(self, rows: int) -> float:
+        """Mean time of the steps in which all `rows` rows decode and nothing else happens."""
+        quiet = [step for step in self.steps if len(step.plan.run) == rows and all(run.count == 1 for run in step.plan.run)]
+        # The first of them follows a step of another kind, and with overlap its time is partly that step's.
+        quiet = quiet[2:]
+        if len(quiet) < 2:
+            raise ValueError(f"there are no steps in which {rows} rows decode: ask for more tokens")
+        return 1000 * (quiet[-1].at - quiet[0].at) / (len(quiet) - 1)
+
+    def first_token_s(self) -> float:
+        """Until every request had its first token."""
+        seen: dict[str, float] = {}
+        for step in self.steps:
+            for output in step.outputs:
+                if output.tokens:
+                    seen.setdefault(output.id, step.at)
+        return max(seen.values()) - self.started
+
+
+class Engine:
+    """A loaded model with a scheduler."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        started = time.perf_counter()
+        self.loaded: Loaded = load(spec)
+        self.load_seconds = time.perf_counter() - started
+        self.worker, self.ready = self.loaded.worker, self.loaded.ready
+        warm_up(self.loaded)
+        self.start_seconds = time.perf_counter() - started
+        self._prefix_cache = spec.prefix_cache
+
+    def prompts(self, count: int, length: int, seed: int) -> list[list[int]]:
+        """Random token ids."""
+        chance = random.Random(seed)
+        return [[chance.randrange(self.ready.vocab_size) for _ in range(length)] for _ in range(count)]
+
+    def greedy(self, prompts: Sequence[list[int]], tokens: int) -> Run:
+        """Continue all prompts at once by `tokens` tokens."""
+        return self.run(
+            [Generate(str(index), prompt, Sampling(temperature=0.0, max_tokens=tokens)) for index, prompt in enumerate(prompts)]
+        )
+
+    def run(self, requests: Sequence[Generate]) -> Run:
+        """Serve the requests, all of them there from the beginning."""
+        scheduler = scheduler_for(self.ready, self._prefix_cache)
+        self.worker.forget_rows()
+        run = Run(time.perf_counter())
+        for request in requests:
+            refused = scheduler.add(request)
+            assert refused is None, refused
+        worker, pending = self.worker, None
+        while True:
+            plan = scheduler.schedule()
+            if plan is None and pending is None:
+                break
+            step = worker.launch(plan) if plan is not None else None
+            if pending is not None:
+                outputs = scheduler.apply(worker.collect(pending))
+                run.steps.append(Came(time.perf_counter(), pending.plan, outputs))
+                pending = None
+            if step is None:
+                continue
+            worker.draw(step)
+            if worker.overlaps:
+                pending = step
+                continue
+            outputs = scheduler.apply(worker.collect(step))
+            run.steps.append(Came(time.perf_counter(), step.plan, outputs))
+        scheduler.check()
+        return run

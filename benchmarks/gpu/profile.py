@@ -1,0 +1,43 @@
+"""Where the microseconds of a decode step go: the device's kernels by name, from torch's profiler over some steps."""
+
+from __future__ import annotations
+
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.gpu.engine import Engine
+
+_STEPS = 20
+_NAME = 72  # characters of a kernel's name
+
+
+def table(engine: Engine, batch: int, prompt: int, rows: int = 30) -> str:
+    """Kernels with their calls and microseconds a step, the slowest first, and the sum."""
+    device = engine.worker.device.type
+    prompts = engine.prompts(batch, prompt, seed=99)
+    engine.greedy(prompts, _STEPS + 4)
+    kinds = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
+    # What the profiler sees of prefill is taken away again: a run of one token has nothing else.
+    counted = [_times(engine, prompts, tokens, kinds.get(device, ProfilerActivity.CPU)) for tokens in (2, 2 + _STEPS)]
+    steps: dict[str, tuple[float, float]] = {}
+    for name, (calls, micros) in counted[1].items():
+        before = counted[0].get(name, (0, 0.0))
+        calls_step, micros_step = (calls - before[0]) / _STEPS, (micros - before[1]) / _STEPS
+        if calls_step >= 0.5 and micros_step > 0:
+            steps[name] = (calls_step, micros_step)
+    total_calls, total = (sum(value[place] for value in steps.values()) for place in (0, 1))
+    lines = [f"{'kernel':{_NAME}} {'calls':>7} {'us':>9} {'us each':>8} {'share':>6}"]
+    for name, (calls, micros) in sorted(steps.items(), key=lambda item: -item[1][1])[:rows]:
+        lines.append(f"{name[:_NAME]:{_NAME}} {calls:7.1f} {micros:9.1f} {micros / calls:8.2f} {micros / total:6.1%}")
+    lines.append(f"{'all ' + str(len(steps)) + ' kernels':{_NAME}} {total_calls:7.1f} {total:9.1f}")
+    return "\n".join(lines)
+
+
+def _times(engine: Engine, prompts: list[list[int]], tokens: int, kind: ProfilerActivity) -> dict[str, tuple[int, float]]:
+    """Calls and microseconds on the device by kernel."""
+    with profile(activities=[kind]) as seen:
+        engine.greedy(prompts, tokens)
+    found: dict[str, tuple[int, float]] = {}
+    for event in seen.key_averages():
+        micros = event.self_device_time_total or event.self_cpu_time_total
+        found[event.key] = (event.count, micros)
+    return found

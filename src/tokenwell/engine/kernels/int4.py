@@ -1,0 +1,221 @@
+"""4-bit weights on accelerators: products of few tokens, and weights back to a float dtype.
+
+The layout is that of `weights.quant.int4`: of each SPAN columns, byte j has column j in its low nibble and column
+j + SPAN / 2 in its high one; value = (code - zero) * scale, both for each group of columns, which spans divide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tokenwell.engine.kernels import gated as gated_kernels
+from tokenwell.engine.kernels.gated import activate
+from tokenwell.engine.platform import accelerator
+from tokenwell.engine.weights.quant.int4 import Int4Matrix, span
+
+MOST_TOKENS = 16
+_FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+
+
+@triton.jit
+def _dequantise(  # type: ignore[no-untyped-def]
+    codes_at,
+    scales_at,
+    zeros_at,
+    y_at,
+    COLUMNS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SPAN: tl.constexpr,
+    SPANS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    number = tl.program_id(1) * SPANS + tl.arange(0, SPANS)
+    HALF: tl.constexpr = SPAN // 2
+    column = number[:, None] * SPAN + tl.arange(0, HALF)[None, :]
+    inside = column < COLUMNS
+    byte = number[:, None] * HALF + tl.arange(0, HALF)[None, :]
+    codes = tl.load(codes_at + row * (COLUMNS // 2) + byte, mask=inside, other=0)
+    group = number * SPAN // GROUP
+    scale = tl.load(scales_at + row * GROUPS + group, mask=group < GROUPS, other=0.0).to(tl.float32)[:, None]
+    zero = tl.full((SPANS, 1), 8.0, tl.float32)
+    if zeros_at is not None:
+        zero = tl.load(zeros_at + row * GROUPS + group, mask=group < GROUPS, other=0).to(tl.float32)[:, None]
+    low = ((codes & 15).to(tl.float32) - zero) * scale
+    high = ((codes >> 4).to(tl.float32) - zero) * scale
+    tl.store(y_at + row * COLUMNS + column, low.to(y_at.dtype.element_ty), mask=inside)
+    tl.store(y_at + row * COLUMNS + column + HALF, high.to(y_at.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _exact(codes, zero, X: tl.constexpr):  # type: ignore[no-untyped-def]
+    """codes - zero in dtype X; both are 0 to 15, so the difference is exact in any float."""
+    if X == tl.bfloat16:
+        # 0x4300 is 128 with its last four bits for the code: cheaper than a conversion from integers.
+        return (codes.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True) - (zero + 128.0).to(tl.bfloat16)
+    else:  # noqa: RET505, one of the two is compiled
+        return codes.to(X) - zero.to(X)
+
+
+@triton.jit
+def _tile(  # type: ignore[no-untyped-def]
+    codes_at, rows, STEP: tl.constexpr, COLUMNS: tl.constexpr, HALF: tl.constexpr, SPLIT: tl.constexpr
+):
+    """[SPLIT, rows, HALF] packed codes. Weights are read once: they should not push anything else out of the cache."""
+    byte = (STEP * SPLIT + tl.arange(0, SPLIT))[:, None, None] * HALF + tl.arange(0, HALF)[None, None, :]
+    at = codes_at + rows[None, :, None] * (COLUMNS // 2) + byte
+    if (STEP + 1) * SPLIT * HALF * 2 > COLUMNS:
+        return tl.load(at, mask=byte < COLUMNS // 2, other=0, eviction_policy="evict_first")
+    else:  # noqa: RET505
+        return tl.load(at, eviction_policy="evict_first")
+
+
+@triton.jit
+def _added(  # type: ignore[no-untyped-def]
+    total, tile, x_low, x_high, scales_at, zeros_at, rows, spans,
+    COLUMNS: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr, SPAN: tl.constexpr,
+):  # fmt: skip
+    """total [SPLIT, ROWS, TOKENS] plus the tile's product with x, scaled."""
+    at = rows[None, :] * GROUPS + (spans * SPAN // GROUP)[:, None]
+    mask = (spans * SPAN < COLUMNS)[:, None]
+    scale = tl.load(scales_at + at, mask=mask, other=0.0).to(tl.float32)[:, :, None]
+    zero = tl.full(scale.shape, 8.0, tl.float32)
+    if zeros_at is not None:
+        zero = tl.load(zeros_at + at, mask=mask, other=0).to(tl.float32)[:, :, None]
+    product = tl.dot(_exact(tile & 15, zero, x_low.dtype), x_low, input_precision="ieee")
+    product = tl.dot(_exact(tile >> 4, zero, x_low.dtype), x_high, product, input_precision="ieee")
+    return total + product * scale
+
+
+@triton.jit
+def _few_tokens(  # type: ignore[no-untyped-def]
+    x_at, x_stride, codes_at, scales_at, zeros_at, bias_at, residual_at, residual_stride, y_at, out, tokens,
+    COLUMNS: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr, SPAN: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr,
+    TOKENS: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = row < out
+    rows = tl.minimum(row, out - 1).to(tl.int64)
+    token = tl.arange(0, TOKENS)
+    HALF: tl.constexpr = SPAN // 2
+    LINES: tl.constexpr = 2 if GATED else 1
+    STEPS: tl.constexpr = (COLUMNS + SPLIT * SPAN - 1) // (SPLIT * SPAN)
+    # Weights do not depend on the kernel before: the first tiles travel while it ends.
+    tiles = ()
+    for step in tl.static_range(0, AHEAD):
+        for line in tl.static_range(0, LINES):
+            tiles = tiles + (_tile(codes_at, rows + line * out, step, COLUMNS, HALF, SPLIT),)  # type: ignore[assignment]  # noqa: RUF005
+    y = tl.zeros((SPLIT, ROWS, TOKENS), tl.float32)
+    other = tl.zeros((SPLIT, ROWS, TOKENS), tl.float32)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    for step in tl.static_range(0, STEPS):
+        if step + AHEAD < STEPS:
+            for line in tl.static_range(0, LINES):
+                tiles = tiles + (_tile(codes_at, rows + line * out, step + AHEAD, COLUMNS, HALF, SPLIT),)  # type: ignore[assignment]  # noqa: RUF005
+        spans = step * SPLIT + tl.arange(0, SPLIT)
+        column = spans[:, None, None] * SPAN + tl.arange(0, HALF)[None, :, None]
+        x_from = x_at + token[None, None, :] * x_stride + column
+        mask = (token < tokens)[None, None, :] & (column < COLUMNS)
+        x_low = tl.load(x_from, mask=mask, other=0.0)
+        x_high = tl.load(x_from + HALF, mask=mask, other=0.0)
+        y = _added(
+            y, tiles[step * LINES], x_low, x_high, scales_at, zeros_at, rows, spans, COLUMNS, GROUPS, GROUP, SPAN
+        )  # fmt: skip
+        if GATED:
+            other = _added(
+                other,
+                tiles[step * LINES + 1],
+                x_low,
+                x_high,
+                scales_at,
+                zeros_at,
+                rows + out,
+                spans,
+                COLUMNS,
+                GROUPS,
+                GROUP,
+                SPAN,
+            )
+    y = tl.sum(y, 0)
+    if bias_at is not None:
+        y += tl.load(bias_at + rows).to(tl.float32)[:, None]
+    if GATED:
+        other = tl.sum(other, 0)
+        if bias_at is not None:
+            other += tl.load(bias_at + rows + out).to(tl.float32)[:, None]
+        y = activate(y, GELU) * other
+    mask = inside[:, None] & (token < tokens)[None, :]
+    if residual_at is not None:
+        y += tl.load(residual_at + token[None, :] * residual_stride + row[:, None], mask=mask, other=0.0).to(tl.float32)
+    tl.store(y_at + token[None, :].to(tl.int64) * out + row[:, None], y.to(y_at.dtype.element_ty), mask=mask)
+
+
+def reason_not(x: torch.Tensor, matrix: Int4Matrix) -> str | None:
+    """Why `linear` cannot multiply x [tokens, in] by the matrix; None when it can."""
+    if not 0 < x.shape[0] <= MOST_TOKENS:
+        return f"{x.shape[0]} tokens; the kernel is for 1 to {MOST_TOKENS}"
+    if x.dtype not in _FLOATS:
+        return f"activations in {x.dtype}"
+    if (width := span(matrix.group, x.shape[1])) < 32:
+        return f"{x.shape[1]} columns are packed in spans of {width}, fewer than matrix units take"
+    return None
+
+
+def linear(
+    x: torch.Tensor, matrix: Int4Matrix, *, bias: torch.Tensor | None = None, activation: str | None = None,
+    residual: torch.Tensor | None = None, rows: int = 16, split: int = 4, ahead: int = 3,
+) -> torch.Tensor:  # fmt: skip
+    """x [tokens, in] -> [tokens, out], for at most MOST_TOKENS; the other arguments as in `gemv.linear`."""
+    if matrix.order is not None:
+        x = x[:, matrix.order]
+    x = x if x.stride(1) == 1 else x.contiguous()
+    if residual is not None and residual.stride(1) != 1:
+        residual = residual.contiguous()
+    tokens, columns = x.shape
+    out = matrix.codes.shape[0] // 2 if activation else matrix.codes.shape[0]
+    y = torch.empty((tokens, out), dtype=x.dtype, device=x.device)
+    width = span(matrix.group, columns)
+    pdl = accelerator.dependent_launch(x.device)
+    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    _few_tokens[(triton.cdiv(out, rows),)](
+        x, x.stride(0), matrix.codes, matrix.scales, matrix.zeros, bias, residual, 0 if residual is None else residual.stride(0),
+        y, out, tokens, COLUMNS=columns, GROUPS=matrix.scales.shape[1], GROUP=matrix.group or triton.next_power_of_2(columns),
+        SPAN=width, GATED=activation is not None, GELU=activation == "gelu_tanh",
+        TOKENS=triton.next_power_of_2(tokens), ROWS=rows, SPLIT=split, AHEAD=min(ahead, triton.cdiv(columns, split * width)),
+        PDL=pdl, num_warps=split, **extra,
+    )  # fmt: skip
+    return y
+
+
+def dequantise(matrix: Int4Matrix, first: int, last: int, dtype: torch.dtype) -> torch.Tensor:
+    """Rows first to last of the matrix as [rows, in], columns in the matrix's own order."""
+    columns, groups = 2 * matrix.codes.shape[1], matrix.scales.shape[1]
+    codes, scales = matrix.codes[first:last], matrix.scales[first:last]
+    zeros = None if matrix.zeros is None else matrix.zeros[first:last]
+    y = torch.empty((last - first, columns), dtype=dtype, device=codes.device)
+    if y.numel():
+        width = span(matrix.group, columns)
+        count = max(1, 2048 // width)
+        _dequantise[(last - first, triton.cdiv(columns, count * width))](
+            codes, scales, zeros, y, columns, groups, matrix.group or triton.next_power_of_2(columns), width, count, num_warps=4
+        )
+    return y
+
+
+def reference(
+    x: torch.Tensor, matrix: Int4Matrix, *, bias: torch.Tensor | None = None, activation: str | None = None,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """`linear` in plain torch and float32."""
+    y = x.to(torch.float32) @ matrix.dense(torch.float32).T
+    if bias is not None:
+        y = y + bias.to(torch.float32)
+    if activation is not None:
+        y = gated_kernels.reference_gated(y, activation)
+    return y if residual is None else y + residual.to(torch.float32)

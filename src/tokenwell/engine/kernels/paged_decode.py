@@ -1,0 +1,300 @@
+"""Attention of one query a row over the paged cache (decode), on accelerators.
+
+One program a row, key head and split: the queries that share a key head are one tile, so each key is read once. A row's keys
+are dealt to as many splits as it is worth, and a second kernel merges what they found (the log-sum-exp merge of Dao et al.
+2022, "FlashAttention"). The number of programs depends on shapes only.
+
+All keys of a row but the newest are older than the step, so a program loads its first ones while the kernel that writes the
+newest still runs; the newest key is the softmax's initial state.
+
+The plain reference is engine/attention/reference.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
+from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_scores
+from tokenwell.engine.platform import accelerator
+
+_LOG2_E = math.log2(math.e)
+_MOST_SPLITS = 64
+_PROGRAMS = 4  # a processor
+
+
+@triton.jit
+def _decode(  # type: ignore[no-untyped-def]
+    q_at, q_stride, out_at, k_at, v_at, table_at, table_stride, slots_at, lengths_at, sinks_at,
+    weight_at, cos_at, sin_at, partial_at, totals_at,
+    scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head,
+    QUERIES: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
+    WINDOW: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
+    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLITS: tl.constexpr, USUAL: tl.constexpr,
+    SHARE: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Program (h, r, s): the QUERIES queries of key head h in row r over the row's split s, of at least SHARE keys.
+
+    partial [rows, kv heads, SPLITS, QUERIES, HEAD_DIM] and totals [rows, kv heads, SPLITS, QUERIES, 2] (largest score and sum)
+    are float32 scratch, for rows that have more than one split.
+    """
+    head = tl.program_id(0)
+    row = tl.program_id(1)
+    split = tl.program_id(2)
+    # Lengths, tables and all keys but the newest are older than the kernel before: they are read while that one still runs.
+    newest = tl.load(lengths_at + row) - 1
+    table_at += tl.load(slots_at + row).to(tl.int64) * table_stride
+    oldest, share, active = _shares(newest, WINDOW, SPLITS, USUAL, SHARE, BLOCK)
+    low = oldest + split * share
+    high = tl.minimum(low + share, newest)
+    query = tl.arange(0, TILE)
+    channel = tl.arange(0, DIM)
+    inside = channel < HEAD_DIM
+    k_at += head * k_head
+    v_at += head * v_head
+    keys = low + tl.arange(0, BLOCK)
+    there = keys < high
+    k, v, place = _load(k_at, v_at, table_at, keys, there, k_page, k_token, v_page, v_token, HEAD_DIM, DIM, FOLD, PAGE_TOKENS)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    if split < active:
+        present = (query < QUERIES)[:, None] & inside[None, :]
+        q_row = q_at + row.to(tl.int64) * q_stride + (head * QUERIES + query)[:, None] * HEAD_DIM
+        q = tl.load(q_row + channel[None, :], mask=present, other=0.0)
+        q_first = q
+        q_second = q
+        if FOLD:
+            pair = tl.arange(0, TURN)
+            halves = (query < QUERIES)[:, None] & (pair < TURNING)[None, :]
+            q_first = tl.load(q_row + pair[None, :], mask=halves, other=0.0)
+            q_second = tl.load(q_row + HALF + pair[None, :], mask=halves, other=0.0)
+            q = fold_queries(q, weight_at, channel, inside, HALF, TURNING)
+        largest = tl.full([TILE], -1e30, tl.float32)
+        total = tl.zeros([TILE], tl.float32)
+        mixed = tl.zeros([TILE, DIM], tl.float32)
+        if split == 0:
+            largest, total, mixed = _newest(
+                q, q_first, q_second, k_at, v_at, table_at, newest, weight_at, cos_at, sin_at, scale, cap,
+                k_page, k_token, v_page, v_token, sinks_at, head,
+                QUERIES, HEAD_DIM, DIM, TILE, CAP, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
+            )  # fmt: skip
+        scores = _scores(
+            q, q_first, q_second, k, v_at, place, keys, there, weight_at, cos_at, sin_at, scale, cap,
+            CAP, FOLD, HALF, TURNING, TURN,
+        )  # fmt: skip
+        mixed, total, largest = absorb(mixed, total, largest, scores, v.to(q.dtype))
+        for start in tl.range(low + BLOCK, high, BLOCK):
+            keys = start + tl.arange(0, BLOCK)
+            there = keys < high
+            k, v, place = _load(
+                k_at, v_at, table_at, keys, there, k_page, k_token, v_page, v_token, HEAD_DIM, DIM, FOLD, PAGE_TOKENS
+            )
+            scores = _scores(
+                q, q_first, q_second, k, v_at, place, keys, there, weight_at, cos_at, sin_at, scale, cap,
+                CAP, FOLD, HALF, TURNING, TURN,
+            )  # fmt: skip
+            mixed, total, largest = absorb(mixed, total, largest, scores, v.to(q.dtype))
+        which = row * KV_HEADS + head
+        if active == 1:
+            out_place = out_at + (which * QUERIES + query).to(tl.int64)[:, None] * HEAD_DIM + channel[None, :]
+            tl.store(out_place, (mixed * (v_scale / total)[:, None]).to(out_at.dtype.element_ty), mask=present)
+        elif SPLITS > 1:
+            part = (which * SPLITS + split) * QUERIES + query
+            tl.store(partial_at + part[:, None] * HEAD_DIM + channel[None, :], mixed, mask=present)
+            tl.store(totals_at + 2 * part, largest, mask=query < QUERIES)
+            tl.store(totals_at + 2 * part + 1, total, mask=query < QUERIES)
+
+
+@triton.jit
+def _shares(  # type: ignore[no-untyped-def]
+    newest, WINDOW: tl.constexpr, SPLITS: tl.constexpr, USUAL: tl.constexpr, SHARE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """The oldest visible key of a row, the keys a split, and how many splits have some; the newest key is the first split's.
+
+    A row has USUAL splits, more if they would have over 2048 keys, fewer if under SHARE.
+    """
+    oldest = 0
+    if WINDOW > 0:
+        oldest = tl.maximum(newest + 1 - WINDOW, 0)
+    visible = newest - oldest
+    share = tl.maximum(tl.minimum(tl.cdiv(visible, USUAL), 2048), tl.maximum(tl.cdiv(visible, SPLITS), SHARE))
+    share = tl.cdiv(share, BLOCK) * BLOCK
+    return oldest, share, tl.maximum(tl.cdiv(visible, share), 1)
+
+
+@triton.jit
+def _load(  # type: ignore[no-untyped-def]
+    k_at, v_at, table_at, keys, there, k_page, k_token, v_page, v_token,
+    HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, PAGE_TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Keys and values [keys, DIM] in the cache's dtype, and where the values lie; folded keys are the values."""
+    channel = tl.arange(0, DIM)
+    loaded = there[:, None] & (channel < HEAD_DIM)[None, :]
+    page, offset = key_places(table_at, keys, there, PAGE_TOKENS)
+    place = page * v_page + offset * v_token
+    v = tl.load(v_at + place[:, None] + channel[None, :], mask=loaded, other=0.0)
+    k = v
+    if not FOLD:
+        k = tl.load(k_at + (page * k_page + offset * k_token)[:, None] + channel[None, :], mask=loaded, other=0.0)
+    return k, v, place
+
+
+@triton.jit
+def _scores(  # type: ignore[no-untyped-def]
+    q, q_first, q_second, k, v_at, place, keys, there, weight_at, cos_at, sin_at, scale, cap,
+    CAP: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr,
+):  # fmt: skip
+    """Scores [TILE, keys] in units of log 2; what is not there weighs nothing."""
+    scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision="ieee")
+    if FOLD:
+        scores += turning_scores(q_first, q_second, v_at, place, keys, there, weight_at, cos_at, sin_at, HALF, TURNING, TURN)
+    return tl.where(there[None, :], capped(scores, scale, cap, CAP), -1e30)
+
+
+@triton.jit
+def _newest(  # type: ignore[no-untyped-def]
+    q, q_first, q_second, k_at, v_at, table_at, newest, weight_at, cos_at, sin_at, scale, cap,
+    k_page, k_token, v_page, v_token, sinks_at, head,
+    QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr,
+    HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr,
+):  # fmt: skip
+    """The softmax's state after the newest key and the sink: largest [TILE], total [TILE] and mixed [TILE, DIM]."""
+    channel = tl.arange(0, DIM)
+    inside = channel < HEAD_DIM
+    page = tl.load(table_at + newest // PAGE_TOKENS).to(tl.int64)
+    offset = newest % PAGE_TOKENS
+    v_at += page * v_page + offset * v_token
+    v = tl.load(v_at + channel, mask=inside, other=0.0).to(tl.float32)
+    if FOLD:
+        pair = tl.arange(0, TURN)
+        turns = pair < TURNING
+        first = tl.load(v_at + pair, mask=turns, other=0.0).to(tl.float32)
+        second = tl.load(v_at + HALF + pair, mask=turns, other=0.0).to(tl.float32)
+        first *= tl.load(weight_at + pair, mask=turns, other=0.0).to(tl.float32)
+        second *= tl.load(weight_at + HALF + pair, mask=turns, other=0.0).to(tl.float32)
+        cos = tl.load(cos_at + newest * TURNING + pair, mask=turns, other=1.0).to(tl.float32)
+        sin = tl.load(sin_at + newest * TURNING + pair, mask=turns, other=0.0).to(tl.float32)
+        scores = tl.sum(q.to(tl.float32) * v[None, :], 1)
+        scores += tl.sum(q_first.to(tl.float32) * (first * cos - second * sin)[None, :], 1)
+        scores += tl.sum(q_second.to(tl.float32) * (second * cos + first * sin)[None, :], 1)
+    else:
+        k = tl.load(k_at + page * k_page + offset * k_token + channel, mask=inside, other=0.0).to(tl.float32)
+        scores = tl.sum(q.to(tl.float32) * k[None, :], 1)
+    scores = capped(scores, scale, cap, CAP)
+    largest = scores
+    total = tl.full([TILE], 1.0, tl.float32)
+    mixed = tl.zeros([TILE, DIM], tl.float32) + v[None, :]
+    if sinks_at is not None:
+        query = tl.arange(0, TILE)
+        sink = tl.load(sinks_at + head * QUERIES + query, mask=query < QUERIES, other=0.0).to(tl.float32) * 1.4426950408889634
+        largest = tl.maximum(scores, sink)
+        total = tl.exp2(scores - largest)
+        mixed *= total[:, None]
+        total += tl.exp2(sink - largest)
+    return largest, total, mixed
+
+
+@triton.jit
+def _merge(  # type: ignore[no-untyped-def]
+    out_at, lengths_at, partial_at, totals_at, v_scale,
+    HEADS: tl.constexpr, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, PART: tl.constexpr, WINDOW: tl.constexpr,
+    SPLITS: tl.constexpr, WIDTH: tl.constexpr, USUAL: tl.constexpr, SHARE: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Program (i, j): channels j * PART .. of query head i % HEADS in row i // HEADS, where the row has several splits."""
+    which = tl.program_id(0)
+    channel = tl.program_id(1) * PART + tl.arange(0, PART)
+    split = tl.arange(0, WIDTH)
+    _, _, active = _shares(tl.load(lengths_at + which // HEADS) - 1, WINDOW, SPLITS, USUAL, SHARE, BLOCK)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    if active > 1:
+        there = split < active
+        part = (which // QUERIES * SPLITS + split) * QUERIES + which % QUERIES
+        tops = tl.load(totals_at + 2 * part, mask=there, other=-1e30)
+        sums = tl.load(totals_at + 2 * part + 1, mask=there, other=0.0)
+        inside = there[:, None] & (channel < HEAD_DIM)[None, :]
+        mixed = tl.load(partial_at + part[:, None] * HEAD_DIM + channel[None, :], mask=inside, other=0.0)
+        weights = tl.exp2(tops - tl.max(tops, 0))
+        mixed = tl.sum(mixed * weights[:, None], 0) * (v_scale / tl.sum(sums * weights, 0))
+        place = out_at + which.to(tl.int64) * HEAD_DIM + channel
+        tl.store(place, mixed.to(out_at.dtype.element_ty), mask=channel < HEAD_DIM)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the decode kernel cuts its work."""
+
+    splits: int  # of a row, at most
+    share: int  # keys that a split has at least
+    block: int  # keys at once
+    warps: int
+    stages: int  # depth of loads in flight
+    usual: int = _MOST_SPLITS  # splits of a row, unless they would be very long
+
+
+def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, processors: int) -> Cut:
+    """What measured fastest on an H200 (docs/log.md), for rows of at most `visible` keys that a query sees."""
+    block = max(16, min(64, 16384 // (dim * value_bytes)))
+    usual = max(1, min(_PROGRAMS * processors // (rows * kv_heads), -(-visible // block), _MOST_SPLITS))
+    splits = max(usual, min(8, visible // 8192))  # so that the longest row does not end long after the others
+    return Cut(splits, block, block, 4, max(2, min(4, 131072 // (2 * dim * block * value_bytes))), usual)
+
+
+def paged_decode(
+    spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, table: torch.Tensor, page_tokens: int,
+    slots: torch.Tensor, lengths: torch.Tensor, longest: int, sinks: torch.Tensor | None, out: torch.Tensor,
+    cut: Cut | None = None,
+) -> None:  # fmt: skip
+    """Attention of q [rows, heads, head_dim], one query a row, into `out` of the same shape, which is contiguous.
+
+    table [slots, pages], slots [rows] and lengths [rows] int32; `longest` bounds the lengths. The queries' own keys are in the
+    cache.
+    """
+    rows = len(slots)
+    if rows == 0:
+        return
+    device, dim = q.device, triton.next_power_of_2(spec.head_dim)
+    queries = spec.heads // spec.kv_heads
+    fold = cache.fold
+    if cut is None:
+        visible = longest if spec.window is None else min(longest, spec.window)
+        processors = accelerator.processors(device)
+        cut = cut_for(rows, spec.kv_heads, dim, cache.v.dtype.itemsize, visible, processors)
+    partial = totals = out
+    if cut.splits > 1:
+        places = rows * spec.kv_heads * cut.splits * queries
+        partial = torch.empty(places * spec.head_dim, dtype=torch.float32, device=device)
+        totals = torch.empty(2 * places, dtype=torch.float32, device=device)
+    scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
+    cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
+    k, v = (cache.v if fold else cache.k), cache.v
+    pdl = accelerator.dependent_launch(device)
+    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    shared = {
+        "QUERIES": queries, "HEAD_DIM": spec.head_dim, "WINDOW": spec.window or 0, "SPLITS": cut.splits, "USUAL": cut.usual,
+        "SHARE": cut.share,        "BLOCK": cut.block, "PDL": pdl, **extra,
+    }  # fmt: skip
+    _decode[(spec.kv_heads, rows, cut.splits)](
+        q, q.stride(0), out, k, v, table, table.stride(0), slots, lengths, sinks,
+        fold and fold.weight, fold and fold.cos, fold and fold.sin, partial, totals,
+        scale * _LOG2_E if spec.softcap is None else scale / spec.softcap, cap, cache.v_scale,
+        k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2),
+        KV_HEADS=spec.kv_heads, DIM=dim, TILE=max(16, triton.next_power_of_2(queries)),
+        CAP=spec.softcap is not None, FOLD=fold is not None, HALF=fold.half if fold else 1,
+        TURNING=fold.turning if fold else 1, TURN=max(16, triton.next_power_of_2(fold.turning)) if fold else 1,
+        PAGE_TOKENS=page_tokens, num_warps=cut.warps, num_stages=cut.stages, **shared,
+    )  # fmt: skip
+    if cut.splits > 1:
+        part = min(dim, 128)
+        _merge[(rows * spec.heads, triton.cdiv(spec.head_dim, part))](
+            out, lengths, partial, totals, cache.v_scale,
+            HEADS=spec.heads, PART=part, WIDTH=triton.next_power_of_2(cut.splits), num_warps=4, **shared,
+        )  # fmt: skip

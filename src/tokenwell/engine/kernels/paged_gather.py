@@ -1,0 +1,81 @@
+"""Keys and values of a step's tokens from the paged cache into plain tensors, on accelerators: what dense attention wants.
+
+8-bit numbers become the queries' dtype, keys that are folded into values are rebuilt. The plain reference is
+keys_and_values in engine/attention/reference.py.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from tokenwell.engine.attention.spec import LayerCache
+
+
+@triton.jit
+def _gather(  # type: ignore[no-untyped-def]
+    k_out_at, v_out_at, k_at, v_at, positions_at, rows_at, slots_at, table_at, table_stride, weight_at, cos_at, sin_at,
+    k_page, k_token, k_head, v_page, v_token, v_head, tokens, k_scale, v_scale,
+    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr,
+    TURNING: tl.constexpr, PAGE_TOKENS: tl.constexpr, TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Program (i, h): key head h of tokens i * TOKENS .."""
+    head = tl.program_id(1)
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    there = token < tokens
+    position = tl.load(positions_at + token, mask=there, other=0).to(tl.int32)
+    slot = tl.load(slots_at + tl.load(rows_at + token, mask=there, other=0), mask=there, other=0).to(tl.int64)
+    page = tl.load(table_at + slot * table_stride + position // PAGE_TOKENS, mask=there, other=0).to(tl.int64)
+    offset = position % PAGE_TOKENS
+    channel = tl.arange(0, DIM)
+    inside = there[:, None] & (channel < HEAD_DIM)[None, :]
+    out = (token.to(tl.int64) * KV_HEADS + head)[:, None] * HEAD_DIM + channel[None, :]
+    v_row = v_at + (page * v_page + offset * v_token + head * v_head)[:, None]
+    v = tl.load(v_row + channel[None, :], mask=inside, other=0.0).to(tl.float32) * v_scale
+    tl.store(v_out_at + out, v.to(v_out_at.dtype.element_ty), mask=inside)
+    if FOLD:
+        index = channel % HALF
+        turns = (channel < 2 * HALF) & (index < TURNING)
+        first = channel < HALF
+        mate = tl.where(turns, tl.where(first, channel + HALF, channel - HALF), channel)
+        other = tl.load(v_row + mate[None, :], mask=inside, other=0.0).to(tl.float32) * v_scale
+        weight = tl.load(weight_at + channel, mask=channel < HEAD_DIM, other=0.0).to(tl.float32)
+        mates = tl.load(weight_at + mate, mask=mate < HEAD_DIM, other=0.0).to(tl.float32)
+        angle = position[:, None] * TURNING + index[None, :]
+        turned = there[:, None] & turns[None, :]
+        cos = tl.load(cos_at + angle, mask=turned, other=1.0).to(tl.float32)
+        sin = tl.load(sin_at + angle, mask=turned, other=0.0).to(tl.float32)
+        k = v * weight[None, :] * cos + other * mates[None, :] * tl.where(first[None, :], -sin, sin)
+    else:
+        k_row = k_at + (page * k_page + offset * k_token + head * k_head)[:, None]
+        k = tl.load(k_row + channel[None, :], mask=inside, other=0.0).to(tl.float32) * k_scale
+    tl.store(k_out_at + out, k.to(k_out_at.dtype.element_ty), mask=inside)
+
+
+def paged_gather(
+    cache: LayerCache, table: torch.Tensor, page_tokens: int, slots: torch.Tensor, positions: torch.Tensor,
+    token_rows: torch.Tensor, dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Keys and values, each [tokens, kv heads, head_dim], of tokens at `positions` [tokens] int64 in rows `token_rows` [tokens].
+
+    table [slots, pages], slots [rows] and token_rows int32.
+    """
+    tokens, fold = len(positions), cache.fold
+    kv_heads, head_dim = cache.v.shape[2:]
+    k = torch.empty((tokens, kv_heads, head_dim), dtype=dtype, device=positions.device)
+    v = torch.empty_like(k)
+    if tokens == 0:
+        return k, v
+    dim = triton.next_power_of_2(head_dim)
+    several = max(1, 4096 // dim)
+    keys = cache.v if fold else cache.k
+    _gather[(triton.cdiv(tokens, several), kv_heads)](
+        k, v, keys, cache.v, positions, token_rows, slots, table, table.stride(0),
+        fold and fold.weight, fold and fold.cos, fold and fold.sin,
+        keys.stride(0), keys.stride(1), keys.stride(2), cache.v.stride(0), cache.v.stride(1), cache.v.stride(2), tokens,
+        cache.k_scale, cache.v_scale,
+        KV_HEADS=kv_heads, HEAD_DIM=head_dim, DIM=dim, FOLD=fold is not None, HALF=fold.half if fold else 1,
+        TURNING=fold.turning if fold else 1, PAGE_TOKENS=page_tokens, TOKENS=several, num_warps=4,
+    )  # fmt: skip
+    return k, v

@@ -1,0 +1,71 @@
+"""What the kernels of paged attention share: where a key lies, and scores against keys that are rebuilt from values.
+
+A layer whose keys are rope(weight * value) stores values only. Only the first `turning` pairs of channels (i, i + half) turn;
+for all others the weight belongs to the query, so their scores are one product with the values as they are.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def key_places(table_at, keys, there, PAGE_TOKENS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Page [keys] int64 and offset in it; `table_at` is the row's part of the page table."""
+    page = tl.load(table_at + keys // PAGE_TOKENS, mask=there, other=0).to(tl.int64)
+    return page, keys % PAGE_TOKENS
+
+
+@triton.jit
+def fold_queries(q, weight_at, channel, inside, HALF: tl.constexpr, TURNING: tl.constexpr):  # type: ignore[no-untyped-def]
+    """q [queries, channels] times the weight, zero where channels turn."""
+    index = channel % HALF
+    still = inside & ((index >= TURNING) | (channel >= 2 * HALF))
+    weight = tl.load(weight_at + channel, mask=still, other=0.0).to(tl.float32)
+    return (q.to(tl.float32) * weight[None, :]).to(q.dtype)
+
+
+@triton.jit
+def turning_scores(  # type: ignore[no-untyped-def]
+    q_first, q_second, v_at, places, keys, there, weight_at, cos_at, sin_at,
+    HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr,
+):  # fmt: skip
+    """Scores [queries, keys] of the turning channels: q_first and q_second [queries, TURN] are both halves of the pairs."""
+    pair = tl.arange(0, TURN)
+    turns = pair < TURNING
+    inside = there[:, None] & turns[None, :]
+    at = v_at + places[:, None] + pair[None, :]
+    first = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(at + HALF, mask=inside, other=0.0).to(tl.float32)
+    first *= tl.load(weight_at + pair, mask=turns, other=0.0).to(tl.float32)[None, :]
+    second *= tl.load(weight_at + HALF + pair, mask=turns, other=0.0).to(tl.float32)[None, :]
+    angle = keys[:, None] * TURNING + pair[None, :]
+    cos = tl.load(cos_at + angle, mask=inside, other=1.0).to(tl.float32)
+    sin = tl.load(sin_at + angle, mask=inside, other=0.0).to(tl.float32)
+    k_first = (first * cos - second * sin).to(q_first.dtype)
+    k_second = (second * cos + first * sin).to(q_first.dtype)
+    scores = tl.dot(q_first, tl.trans(k_first), input_precision="ieee")
+    return tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
+
+
+@triton.jit
+def capped(scores, scale, cap, CAP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Scores in units of log 2: scale and cap hold log2(e) already. With a cap, scale is the model's over the cap's."""
+    if CAP:
+        return cap * (2.0 * tl.sigmoid(2.0 * scores * scale) - 1.0)  # cap * tanh(scores * scale)
+    return scores * scale
+
+
+@triton.jit
+def absorb(mixed, total, largest, scores, v):  # type: ignore[no-untyped-def]
+    """One block of keys into the online softmax: mixed [queries, channels], total and largest [queries], all float32.
+
+    scores [queries, keys] are in units of log 2, v [keys, channels].
+    """
+    new = tl.maximum(largest, tl.max(scores, 1))
+    shrink = tl.exp2(largest - new)
+    weights = tl.exp2(scores - new[:, None])
+    total = total * shrink + tl.sum(weights, 1)
+    mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
+    return mixed, total, new

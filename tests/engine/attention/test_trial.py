@@ -1,0 +1,74 @@
+"""Backends are compared with the reference before they are used; one that is wrong is passed over, with words."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from tokenwell.engine.attention import choose
+from tokenwell.engine.attention.reference import ReferenceAttention
+from tokenwell.engine.attention.sdpa import SdpaAttention
+from tokenwell.engine.attention.spec import FP8, AttentionSpec, LayerCache
+from tokenwell.engine.attention.trial import disagreement
+from tokenwell.engine.run.batch import Batch
+
+CPU = torch.device("cpu")
+
+
+class Wrong(ReferenceAttention):
+    """Right for prompts, wrong by `factor` for rows that decode."""
+
+    name = "wrong"
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def attend(
+        self, spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, batch: Batch, group: int, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
+        out = super().attend(spec, q, cache, batch, group, sinks)
+        out[: batch.singles] *= self.factor
+        return out
+
+
+class Broken(ReferenceAttention):
+    """Fails as a compiler does."""
+
+    name = "broken"
+
+    def attend(
+        self, spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, batch: Batch, group: int, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
+        raise RuntimeError("out of registers\nand more")
+
+
+@pytest.mark.parametrize("window", [None, 7, 1024])
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 16**-0.5), (torch.bfloat16, 1.0)])
+def test_a_right_backend_agrees(window: int | None, dtype: torch.dtype, scale: float) -> None:
+    spec = AttentionSpec(4, 2, 16, scale, dtype, window)
+    assert disagreement(SdpaAttention(), spec, CPU) is None
+
+
+@pytest.mark.parametrize("extra", [{"sinks": True}, {"softcap": 5.0}, {"kv_dtype": FP8}, {"folded": True}])
+def test_what_the_reference_serves_is_compared(extra: dict[str, object]) -> None:
+    spec = AttentionSpec(4, 2, 16, 0.25, torch.bfloat16, **extra)  # type: ignore[arg-type]
+    assert disagreement(ReferenceAttention(), spec, CPU) is None
+    assert disagreement(Wrong(1.1), spec, CPU) is not None
+
+
+def test_a_wrong_backend_is_passed_over_loudly(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    spec = AttentionSpec(4, 2, 16, 0.25)
+    chain = (Broken(), Wrong(float("nan")), Wrong(1.01), ReferenceAttention())
+    monkeypatch.setattr(choose, "_IN_ORDER", chain)
+    backend, choice = choose.choose_backend(spec, CPU)
+    assert backend is chain[0], "nothing is compared on a CPU"
+    monkeypatch.setattr(choose, "disagreement", lambda backend, spec, device: disagreement(backend, spec, CPU))
+    with caplog.at_level(logging.WARNING):
+        backend, choice = choose.choose_backend(spec, torch.device("meta"))
+    assert backend is chain[-1]
+    assert "RuntimeError: out of registers" in choice.reason
+    assert "off by nan" in choice.reason
+    assert "off by 0.0" in choice.reason
+    assert sum("is not used" in record.message for record in caplog.records) == 3

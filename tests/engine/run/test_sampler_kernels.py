@@ -1,0 +1,76 @@
+"""Drawing as accelerators do it gives the tokens and log-probabilities that the CPU gives, and waits for nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from tokenwell.engine.run import sampler
+from tokenwell.engine.run.mask import Mask
+from tokenwell.engine.run.rows import Row
+from tokenwell.wire.sampling import Sampling
+
+KINDS: list[dict[str, Any]] = [
+    {"temperature": 0.0},
+    {"temperature": 0.7},
+    {"top_p": 0.8},
+    {"top_k": 5, "top_p": 0.95},
+    {"min_p": 0.05, "logprobs": 3},
+    {"frequency_penalty": 0.5, "repetition_penalty": 1.2},
+    {"temperature": 0.0, "logit_bias": {3: 4.0, 9: -float("inf")}, "logprobs": 0},
+    {"top_k": 3, "min_tokens": 1000, "stop_ids": (4, 8)},
+]
+
+
+def rows(**more: Any) -> list[Row]:
+    return [
+        Row(place, [place, *range(20), *range(10, 10 + place)], 15, Sampling(**{"seed": 7 * place, **kind, **more}))
+        for place, kind in enumerate(KINDS)
+    ]
+
+
+def both(logits: torch.Tensor, made: list[Row], again: list[Row], mask: Mask | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's draws and the kernels'."""
+    expected = sampler.sample(logits.cpu().clone(), made, mask)
+    with monkeypatch.context() as patch:
+        patch.setattr(sampler, "kernels_reason_not", lambda device: None)
+        logits = logits.clone()
+        if logits.is_cuda:
+            sampler.draw(logits.clone(), again, mask).finish()  # kernels are compiled now
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            drawn = sampler.draw(logits, again, mask)
+        finally:
+            if logits.is_cuda:
+                torch.cuda.set_sync_debug_mode("default")
+    draws = drawn.finish()
+    assert [draw.token for draw in draws] == [draw.token for draw in expected] == drawn.tokens.tolist()
+    for draw, wanted in zip(draws, expected, strict=True):
+        assert (draw.logprob is None) == (wanted.logprob is None)
+        if draw.logprob is not None and wanted.logprob is not None:
+            assert draw.logprob.logprob == pytest.approx(wanted.logprob.logprob, abs=1e-4)
+            assert [token for token, _ in draw.logprob.top] == [token for token, _ in wanted.logprob.top]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("more", [{}, {"logprobs": 2}, {"temperature": 0.0}])
+def test_whatever_the_rows_want(gpu: torch.device, masked: bool, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 90 if gpu.type == "cpu" else 50_257
+    logits = 3 * torch.randn(len(KINDS), size, generator=torch.Generator().manual_seed(1)).to(gpu)
+    bits = np.random.default_rng(0).integers(0, 256, (4, -(-size // 8)), dtype=np.uint8)
+    both(logits, rows(**more), rows(**more), Mask([0, 2, 5, 7], bits) if masked else None, monkeypatch)
+
+
+def test_a_mask_wins_over_biases_that_leave_nothing(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(2, 16, generator=torch.Generator().manual_seed(1)).to(gpu)
+    banned = {"logit_bias": dict.fromkeys(range(16), -float("inf")), "top_k": 4}
+
+    def made() -> list[Row]:
+        return [Row(0, [1], 1, Sampling(**banned)), Row(1, [1], 1, Sampling(logit_bias={2: 1.0}, seed=3))]
+
+    both(logits, made(), made(), Mask([0, 1], np.array([[0x0F, 0], [0, 0x81]], dtype=np.uint8)), monkeypatch)

@@ -1,0 +1,95 @@
+"""Golden prompts at load: wrong kernels are found, replaced and named; right ones pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tests.conftest import Tiny
+
+from tokenwell.engine import gate
+from tokenwell.engine.gate import Watch
+from tokenwell.engine.kernels import trust
+from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.load import load
+from tokenwell.engine.platform import accelerator
+from tokenwell.wire.spec import EngineSpec
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def trusting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels are there, as on an accelerator; what a test distrusts is forgotten."""
+    monkeypatch.setattr(accelerator, "kernels_reason_not", lambda device: None)
+    monkeypatch.setattr(trust, "_against", {})
+    yield
+
+
+class Doubling:
+    """A layer with kernels of two families, of which one may be wrong."""
+
+    def __init__(self, norms: float = 2.0, gated: float = 1.0) -> None:
+        self.factors = torch.tensor([norms, gated])
+        self.weight = torch.ones(3)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """2 x"""
+        y = x * self.factors[0] if trust.reason_not("norms", CPU) is None else 2 * x
+        return y * self.factors[1] if trust.reason_not("gated", CPU) is None else y
+
+
+def call(layer: Doubling, *sizes: int) -> tuple[Watch, list[torch.Tensor]]:
+    watch = Watch(quantised=False)
+    with watch.over([(Doubling, "__call__")]):
+        given = [layer(torch.ones(size)) for size in sizes]
+    return watch, given
+
+
+def test_right_kernels_are_compared_once_a_shape_and_stay() -> None:
+    watch, given = call(Doubling(), 3, 3, 5)
+    assert watch.compared == 2
+    assert not watch.findings and not trust.distrusted()
+    assert [float(one.sum()) for one in given] == [6, 6, 10]
+
+
+@pytest.mark.parametrize(("layer", "family"), [(Doubling(norms=2.5), "norms"), (Doubling(gated=float("nan")), "gated")])
+def test_the_wrong_family_is_found_and_replaced_loudly(layer: Doubling, family: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        watch, given = call(layer, 3, 5)
+    assert [found.families for found in watch.findings] == [(family,)]
+    assert list(trust.distrusted()) == [family]
+    assert [float(one.sum()) for one in given] == [6, 10], "answers are right from the first call on"
+    assert "Doubling is off by" in caplog.text or "Doubling is off by nan" in caplog.text
+    assert layer(torch.ones(2)).tolist() == [2, 2]
+
+
+def test_when_one_family_is_not_to_blame_none_is_used() -> None:
+    watch, given = call(Doubling(norms=3.0, gated=3.0), 3)
+    assert watch.findings[0].families == trust.FAMILIES
+    assert given[0].tolist() == [2, 2, 2]
+
+
+def test_a_kernel_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(layer: Doubling, x: torch.Tensor) -> torch.Tensor:
+        if trust.reason_not("front", CPU) is None:
+            raise RuntimeError("out of registers")
+        return 2 * x
+
+    monkeypatch.setattr(Doubling, "__call__", fails)
+    watch, given = call(Doubling(), 3)
+    assert watch.findings[0].families == ("front",)
+    assert watch.findings[0].what == "fails with RuntimeError: out of registers"
+    assert given[0].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["gemma4-moe", "gpt-oss-mxfp4"])
+def test_a_model_goes_through(name: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # no kernels after all: both ways are the same
+    monkeypatch.setattr(gate, "log", logging.getLogger("nowhere"))
+    loaded = load(EngineSpec(str(tiny(name)), "", "", device="cpu", dtype="float32", kv_cache_gib=0.01), check=True)
+    told = {choice.what: choice for choice in loaded.ready.choices}
+    assert told["golden prompts"].chosen == "passed"
+    assert RmsNorm.__call__.__name__ == "__call__" and not hasattr(RmsNorm.__call__, "__wrapped__")

@@ -1,0 +1,52 @@
+"""The benchmarks of the GPU folder run with a tiny shape on the CPU, so that they work when a card is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.gpu import decode, limit, prefill, small_engine_workload, start
+from benchmarks.gpu.cases import CASES, SMALL, TINY, Case
+
+TINY_ON_CPU = ["--model", "tiny", "--device", "cpu"]
+
+
+def test_decode_and_its_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*TINY_ON_CPU, "--batch", "1", "3", "--prompt", "8", "--tokens", "8", "--rounds", "1", "--profile"]
+    lines = decode.main(arguments)
+    assert [line["batch"] for line in lines] == [1, 3]
+    assert all(0 < float(str(line["ratio"])) < 1 for line in lines)
+    assert "kernel" in capsys.readouterr().out
+
+
+def test_prefill() -> None:
+    lines = prefill.main([*TINY_ON_CPU, "--total", "64", "--rounds", "1"])
+    assert [(line["prompts"], line["length"]) for line in lines] == [(1, 64), (8, 8)]
+
+
+def test_the_workload_of_small_engines() -> None:
+    line = small_engine_workload.main([*TINY_ON_CPU, "--sequences", "5", "--shortest", "3", "--longest", "9", "--rounds", "1"])
+    assert line["sequences"] == 5
+    published = small_engine_workload.requests(256, 100, 1024, 151_936)
+    assert sum(request.sampling.max_tokens for request in published) == 133_966
+
+
+def test_start_in_a_fresh_process() -> None:
+    lines = start.main(["--config", str(TINY.config), "--device", "cpu", "--prompt", "8"])
+    assert [line["kernel_cache"] for line in lines] == ["cold", "warm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "milliseconds"), [("qwen3-8b", 3.5), ("gpt-oss-20b", 0.86), ("gemma-4-26b-a4b", 1.04), ("gemma-4-e4b", 1.24)]
+)
+def test_the_limits_are_those_that_the_issue_names(name: str, milliseconds: float) -> None:
+    """Bytes of a step at batch 1 over 4.3 TB/s, without a context."""
+    case = next(case for case in CASES if case.name == name)
+    size = limit.step_bytes(case.config, case.quantization, 1, 1, 1)
+    assert size / 4.3e12 * 1000 == pytest.approx(milliseconds, rel=0.06)
+
+
+@pytest.mark.parametrize("case", [*CASES, SMALL, TINY], ids=lambda case: case.name)
+def test_every_shape_is_one_that_the_engine_knows(case: Case) -> None:
+    facts, _ = limit.facts_of(Path(case.config))
+    assert limit.prefill_flops(case.config, 1024, 1) > 2 * facts.dim * facts.vocabulary
