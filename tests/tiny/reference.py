@@ -1,4 +1,4 @@
-"""What transformers computes for a tiny checkpoint: float32 unless asked otherwise, eager attention, one prompt at a time, no cache."""
+"""What transformers computes for a tiny checkpoint: eager attention, one prompt at a time, no cache; float32 unless told otherwise."""
 
 from __future__ import annotations
 

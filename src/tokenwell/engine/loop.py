@@ -70,6 +70,8 @@ class Loop:
                 elif idle and not checked:  # nothing to do for a while: time to look for lost pages
                     self._scheduler.check()
                     checked = True
+                elif idle:
+                    self._worker.prepare()
                 idle = True
                 continue
             idle = checked = False

@@ -85,7 +85,10 @@ def test_graphs_change_no_token(name: str, tiny: Tiny, recording: str) -> None:
         loaded = load(EngineSpec(str(tiny(name)), "", "", graphs=on, **spec))
         assert (loaded.worker.graphs is not None) == on
         given.append(answers(loaded, requests))
-    assert given[0] == given[1]
+        loaded.worker.forget_rows()
+        loaded.worker.prepare()  # records a size in between, which touches no row's pages
+        given.append(answers(loaded, requests))
+    assert all(one == given[0] for one in given)
     assert all(given[0].values())
 
 

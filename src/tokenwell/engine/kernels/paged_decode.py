@@ -29,19 +29,22 @@ _MOST_SPLITS = 64
 _PROGRAMS = 4  # a processor
 
 
-@triton.jit
+# Numbers that change with the batch are no constants: one compilation serves all batch sizes that a model's graphs have.
+_CHANGING = ("splits", "usual", "least")
+
+
+@triton.jit(do_not_specialize=_CHANGING)
 def _decode(  # type: ignore[no-untyped-def]
     q_at, q_stride, out_at, k_at, v_at, table_at, table_stride, slots_at, lengths_at, sinks_at,
     weight_at, cos_at, sin_at, partial_at, totals_at,
-    scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head,
+    scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head, splits, usual, least,
     QUERIES: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
-    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLITS: tl.constexpr, USUAL: tl.constexpr,
-    SHARE: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (h, r, s): the QUERIES queries of key head h in row r over the row's split s, of at least SHARE keys.
+    """Program (h, r, s): the QUERIES queries of key head h in row r over the row's split s; SPLIT: there are several.
 
-    partial [rows, kv heads, SPLITS, QUERIES, HEAD_DIM] and totals [rows, kv heads, SPLITS, QUERIES, 2] (largest score and sum)
+    partial [rows, kv heads, splits, QUERIES, HEAD_DIM] and totals [rows, kv heads, splits, QUERIES, 2] (largest score and sum)
     are float32 scratch, for rows that have more than one split.
     """
     head = tl.program_id(0)
@@ -50,7 +53,7 @@ def _decode(  # type: ignore[no-untyped-def]
     # Lengths, tables and all keys but the newest are older than the kernel before: they are read while that one still runs.
     newest = tl.load(lengths_at + row) - 1
     table_at += tl.load(slots_at + row).to(tl.int64) * table_stride
-    oldest, share, active = _shares(newest, WINDOW, SPLITS, USUAL, SHARE, BLOCK)
+    oldest, share, active = _shares(newest, splits, usual, least, WINDOW, BLOCK)
     low = oldest + split * share
     high = tl.minimum(low + share, newest)
     query = tl.arange(0, TILE)
@@ -105,8 +108,8 @@ def _decode(  # type: ignore[no-untyped-def]
         if active == 1:
             out_place = out_at + (which * QUERIES + query).to(tl.int64)[:, None] * HEAD_DIM + channel[None, :]
             tl.store(out_place, (mixed * (v_scale / total)[:, None]).to(out_at.dtype.element_ty), mask=present)
-        elif SPLITS > 1:
-            part = (which * SPLITS + split) * QUERIES + query
+        elif SPLIT:
+            part = (which * splits + split) * QUERIES + query
             tl.store(partial_at + part[:, None] * HEAD_DIM + channel[None, :], mixed, mask=present)
             tl.store(totals_at + 2 * part, largest, mask=query < QUERIES)
             tl.store(totals_at + 2 * part + 1, total, mask=query < QUERIES)
@@ -114,17 +117,17 @@ def _decode(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _shares(  # type: ignore[no-untyped-def]
-    newest, WINDOW: tl.constexpr, SPLITS: tl.constexpr, USUAL: tl.constexpr, SHARE: tl.constexpr, BLOCK: tl.constexpr
+    newest, splits, usual, least, WINDOW: tl.constexpr, BLOCK: tl.constexpr
 ):
     """The oldest visible key of a row, the keys a split, and how many splits have some; the newest key is the first split's.
 
-    A row has USUAL splits, more if they would have over 2048 keys, fewer if under SHARE.
+    A row has `usual` splits, more if they would have over 2048 keys, fewer if under `least`, never more than `splits`.
     """
     oldest = 0
     if WINDOW > 0:
         oldest = tl.maximum(newest + 1 - WINDOW, 0)
     visible = newest - oldest
-    share = tl.maximum(tl.minimum(tl.cdiv(visible, USUAL), 2048), tl.maximum(tl.cdiv(visible, SPLITS), SHARE))
+    share = tl.maximum(tl.minimum(tl.cdiv(visible, usual), 2048), tl.maximum(tl.cdiv(visible, splits), least))
     share = tl.cdiv(share, BLOCK) * BLOCK
     return oldest, share, tl.maximum(tl.cdiv(visible, share), 1)
 
@@ -201,23 +204,23 @@ def _newest(  # type: ignore[no-untyped-def]
     return largest, total, mixed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_CHANGING)
 def _merge(  # type: ignore[no-untyped-def]
-    out_at, lengths_at, partial_at, totals_at, v_scale,
+    out_at, lengths_at, partial_at, totals_at, v_scale, splits, usual, least,
     HEADS: tl.constexpr, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, PART: tl.constexpr, WINDOW: tl.constexpr,
-    SPLITS: tl.constexpr, WIDTH: tl.constexpr, USUAL: tl.constexpr, SHARE: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (i, j): channels j * PART .. of query head i % HEADS in row i // HEADS, where the row has several splits."""
     which = tl.program_id(0)
     channel = tl.program_id(1) * PART + tl.arange(0, PART)
     split = tl.arange(0, WIDTH)
-    _, _, active = _shares(tl.load(lengths_at + which // HEADS) - 1, WINDOW, SPLITS, USUAL, SHARE, BLOCK)
+    _, _, active = _shares(tl.load(lengths_at + which // HEADS) - 1, splits, usual, least, WINDOW, BLOCK)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     if active > 1:
         there = split < active
-        part = (which // QUERIES * SPLITS + split) * QUERIES + which % QUERIES
+        part = (which // QUERIES * splits + split) * QUERIES + which % QUERIES
         tops = tl.load(totals_at + 2 * part, mask=there, other=-1e30)
         sums = tl.load(totals_at + 2 * part + 1, mask=there, other=0.0)
         inside = there[:, None] & (channel < HEAD_DIM)[None, :]
@@ -233,7 +236,7 @@ class Cut:
     """How the decode kernel cuts its work."""
 
     splits: int  # of a row, at most
-    share: int  # keys that a split has at least
+    least: int  # keys that a split has at least
     block: int  # keys at once
     warps: int
     stages: int  # depth of loads in flight
@@ -279,22 +282,21 @@ def paged_decode(
     pdl = accelerator.dependent_launch(device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
     shared = {
-        "QUERIES": queries, "HEAD_DIM": spec.head_dim, "WINDOW": spec.window or 0, "SPLITS": cut.splits, "USUAL": cut.usual,
-        "SHARE": cut.share,        "BLOCK": cut.block, "PDL": pdl, **extra,
+        "QUERIES": queries, "HEAD_DIM": spec.head_dim, "WINDOW": spec.window or 0, "BLOCK": cut.block, "PDL": pdl, **extra,
     }  # fmt: skip
     _decode[(spec.kv_heads, rows, cut.splits)](
         q, q.stride(0), out, k, v, table, table.stride(0), slots, lengths, sinks,
         fold and fold.weight, fold and fold.cos, fold and fold.sin, partial, totals,
         scale * _LOG2_E if spec.softcap is None else scale / spec.softcap, cap, cache.v_scale,
-        k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2),
+        k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2), cut.splits, cut.usual, cut.least,
         KV_HEADS=spec.kv_heads, DIM=dim, TILE=max(16, triton.next_power_of_2(queries)),
         CAP=spec.softcap is not None, FOLD=fold is not None, HALF=fold.half if fold else 1,
         TURNING=fold.turning if fold else 1, TURN=max(16, triton.next_power_of_2(fold.turning)) if fold else 1,
-        PAGE_TOKENS=page_tokens, num_warps=cut.warps, num_stages=cut.stages, **shared,
+        PAGE_TOKENS=page_tokens, SPLIT=cut.splits > 1, num_warps=cut.warps, num_stages=cut.stages, **shared,
     )  # fmt: skip
     if cut.splits > 1:
         part = min(dim, 128)
         _merge[(rows * spec.heads, triton.cdiv(spec.head_dim, part))](
-            out, lengths, partial, totals, cache.v_scale,
-            HEADS=spec.heads, PART=part, WIDTH=triton.next_power_of_2(cut.splits), num_warps=4, **shared,
+            out, lengths, partial, totals, cache.v_scale, cut.splits, cut.usual, cut.least,
+            HEADS=spec.heads, PART=part, WIDTH=16 if cut.splits <= 16 else _MOST_SPLITS, num_warps=4, **shared,
         )  # fmt: skip

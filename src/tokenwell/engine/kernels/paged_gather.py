@@ -13,7 +13,7 @@ import triton.language as tl
 from tokenwell.engine.attention.spec import LayerCache
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("tokens",))
 def _gather(  # type: ignore[no-untyped-def]
     k_out_at, v_out_at, k_at, v_at, positions_at, rows_at, slots_at, table_at, table_stride, weight_at, cos_at, sin_at,
     k_page, k_token, k_head, v_page, v_token, v_head, tokens, k_scale, v_scale,

@@ -64,7 +64,7 @@ def _attend(  # type: ignore[no-untyped-def]
     return mixed, total, largest
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("first_row",))
 def _prefill(  # type: ignore[no-untyped-def]
     q_at, q_stride, out_at, k_at, v_at, table_at, table_stride, slots_at, starts_at, lengths_at, sinks_at,
     weight_at, cos_at, sin_at, scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head, first_row,

@@ -27,16 +27,28 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels.sampling import (
-    BINS, CHUNK, COLUMNS, HEAT, MIN_P, ROUNDS, TOP_K, TOP_P, depths, load_chunk, unit, weight_at, weigh,
-)  # fmt: skip
+    BINS,
+    CHUNK,
+    COLUMNS,
+    HEAT,
+    MIN_P,
+    ROUNDS,
+    TOP_K,
+    TOP_P,
+    depths,
+    load_chunk,
+    unit,
+    weigh,
+    weight_at,
+)
 from tokenwell.engine.platform import accelerator
 
 if TYPE_CHECKING:
     from tokenwell.engine.kernels.sampling import Survey
 
 LISTED = 2048  # tokens in question that are listed
+CUT_WARPS = 4
 
-_CUT_WARPS = 4
 _FIELDS = 8
 _COLUMNS = tl.constexpr(COLUMNS)
 _STATE = tl.constexpr(_FIELDS)
@@ -169,7 +181,8 @@ def _narrow(  # type: ignore[no-untyped-def]
         begin, above, source, first, last = row * 0, row * 0, row * 0, row * 0, row * 0
     else:
         begin, end, above, keep, count, source, first, last = _advance(
-            state_at - _STATE, totals_at + (results - 1) * BINS, masses_at, row, chunks, rows, top_p, ROUND - 1, BINS, LISTED, CHUNKS
+            state_at - _STATE, totals_at + (results - 1) * BINS, masses_at, row, chunks, rows, top_p,
+            ROUND - 1, BINS, LISTED, CHUNKS,
         )  # fmt: skip
     if chunk == 0:
         _store_state(state_at, begin, end, above, keep, count, source, first, last)
@@ -191,7 +204,8 @@ def _narrow(  # type: ignore[no-untyped-def]
 @triton.jit
 def _gather(  # type: ignore[no-untyped-def]
     logits_at, stride, vocabulary, parameters_at, best_at, states_at, totals_at, bins_at, masses_at, listed_at, ids_at, chunks,
-    rows, ROUNDS: tl.constexpr, BINS: tl.constexpr, LISTED: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PDL: tl.constexpr,
+    rows, ROUNDS: tl.constexpr, BINS: tl.constexpr, LISTED: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     chunk = tl.program_id(0)
     row = tl.program_id(1)
@@ -408,7 +422,7 @@ def keep(logits: torch.Tensor, parameters: torch.Tensor, survey: Survey) -> Kept
     )  # fmt: skip
     _cut[(rows,)](
         *row, states, masses, listed, ids, cut, tie, chunks, rows,
-        ROUNDS=ROUNDS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl, num_warps=_CUT_WARPS, launch_pdl=pdl,
+        ROUNDS=ROUNDS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl, num_warps=CUT_WARPS, launch_pdl=pdl,
     )  # fmt: skip
     _weigh[chunks, rows](
         *row, survey.mass, cut, tie, kept, chunks, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl, num_warps=4, launch_pdl=pdl

@@ -77,6 +77,13 @@ class DecodeGraphs:
         pool = next(iter(self._made.values())).pool if self._made else None
         self._made[size] = Recording(lambda: self._step(size), self._inputs.device, pool)
 
+    def record_next(self) -> None:
+        """Record the smallest size that is not recorded yet, if there is one."""
+        size = next((size for size in self.sizes if size not in self._made), None)
+        if size is not None:
+            self._fill(())  # the rows of the last step may be others' by now
+            self.record(size)
+
     def _fill(self, work: Sequence[Work]) -> None:
         """The rows into the inputs; places behind them become padding."""
         ids, positions, slots, lengths = self._host

@@ -76,6 +76,12 @@ class Worker:
         """Empty every slot, for a scheduler that starts afresh."""
         self.rows.clear()
 
+    @torch.inference_mode()
+    def prepare(self) -> None:
+        """Use an idle moment: record one more batch size before somebody waits for it."""
+        if self.graphs is not None and self.ranks.world == 1:  # several ranks record together, when a plan needs it
+            self.graphs.record_next()
+
     def run(self, plan: StepPlan) -> StepResult:
         """Execute one plan and wait for it."""
         step = self.launch(plan)
