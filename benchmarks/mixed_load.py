@@ -80,6 +80,8 @@ class Clients(EngineChannel):
         self.complaints: list[str] = []
         self.stats = Stats()
         self.quarter: Noted | None = None
+        self._sent = self._told = time.perf_counter()
+        self._longest_gap = 0.0
 
     def receive(self, timeout_ms: int) -> Iterator[ToEngine]:
         for id in self._leaving:
@@ -98,6 +100,9 @@ class Clients(EngineChannel):
         assert isinstance(message, Outputs)
         now = time.perf_counter()
         self.stats = message.stats
+        self._longest_gap, self._sent = max(self._longest_gap, now - self._sent), now
+        if now - self._told > self._options.progress:
+            self._tell(now)
         for output in message.items:
             asked = self._open.get(output.id)
             if asked is None:
@@ -110,6 +115,12 @@ class Clients(EngineChannel):
                 self._leave(output.id)
         if self.quarter is None and self.ended + self.aborted >= self._options.requests // 4:
             self.quarter = memory(self._device)
+
+    def _tell(self, now: float) -> None:
+        stats, done = self.stats, self.ended + self.aborted
+        figures = f"{stats.steps} steps, longest {self._longest_gap:.2f} s, {stats.generated_tokens} tokens, {stats.running} rows"
+        print(f"{done} of {self._options.requests} requests, {figures}", file=sys.stderr, flush=True)
+        self._told, self._longest_gap = now, 0.0
 
     def _length(self, shortest: int, longest: int) -> int:
         """Log-uniform."""
@@ -184,6 +195,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     parser.add_argument("--kv-cache-gib", type=float, default=None, help="less of it makes rows give way to others")
     parser.add_argument("--max-num-batched-tokens", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--progress", type=float, default=10.0, help="seconds between two lines about it on stderr")
     options = parser.parse_args(arguments)
     case = chosen(options, (SMALL,))[0]
     engine = Engine(

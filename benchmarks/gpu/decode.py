@@ -1,7 +1,7 @@
 """How long does a token take at batch 1, 8 and 64 (and 256)? 1024-token random prompts, 128 new tokens, greedy, random weights.
 
 Prints one JSON line a case: our milliseconds a step (the median of the rounds), the limit (bytes that the step must read over
-the measured copy bandwidth), their ratio, and the ratio to vLLM's figure where there is one (above 1: we are faster).
+the measured speed of memory), their ratio, and the ratio to vLLM's figure where there is one (above 1: we are faster).
 `--profile` also prints where the microseconds of a step go, kernel by kernel.
 """
 
@@ -29,7 +29,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         max_num_batched_tokens=max(8192, most), graphs=not options.no_graphs,
     )  # fmt: skip
     engine = Engine(spec)
-    bandwidth = limit.copy_bytes_per_second(engine.worker.device)
+    bandwidth = limit.memory_bytes_per_second(engine.worker.device)
     lines: list[dict[str, object]] = []
     for batch in options.batch:
         # The first round compiles and records.

@@ -70,19 +70,21 @@ def prefill_flops(config: Path, length: int, prompts: int) -> float:
     return prompts * total
 
 
-def copy_bytes_per_second(device: torch.device) -> float:
-    """Bytes read and written a second by a large copy, the best of ten."""
+def memory_bytes_per_second(device: torch.device) -> float:
+    """Bytes a second that a large copy reads and writes, or a large sum reads, whichever is faster; the best of ten."""
     size = _COPY_BYTES if device.type != "cpu" else _COPY_BYTES >> 5
-    source = torch.ones(size, dtype=torch.uint8, device=device)
+    source = torch.zeros(size // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
+    moved = ((2 * size, lambda: target.copy_(source)), (size, lambda: source.sum()))
     best = 0.0
     for _ in range(10):
-        _wait(device)
-        started = time.perf_counter()
-        for _ in range(4):
-            target.copy_(source)
-        _wait(device)
-        best = max(best, 8 * size / (time.perf_counter() - started))
+        for count, work in moved:
+            _wait(device)
+            started = time.perf_counter()
+            for _ in range(4):
+                work()
+            _wait(device)
+            best = max(best, 4 * count / (time.perf_counter() - started))
     return best
 
 

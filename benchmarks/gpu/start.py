@@ -32,6 +32,7 @@ def child(case: Case, device: str, prompt: int) -> None:
     parts = {
         "load_s": round(engine.load_seconds, 2), "warm_up_s": round(engine.start_seconds - engine.load_seconds, 2),
         "first_token_s": round(run.first_token_s(), 3), "all_s": round(time.perf_counter() - began, 2),
+        "notes": engine.loaded.notes[-3:],
     }  # fmt: skip
     print(json.dumps(parts))
 

@@ -12,9 +12,9 @@ TINY_ON_CPU = ["--model", "tiny", "--device", "cpu"]
 
 
 def test_decode_and_its_profile(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*TINY_ON_CPU, "--batch", "1", "3", "--prompt", "8", "--tokens", "8", "--rounds", "1", "--profile"]
+    arguments = [*TINY_ON_CPU, "--batch", "2", "--prompt", "8", "--tokens", "8", "--rounds", "1", "--profile"]
     lines = decode.main(arguments)
-    assert [line["batch"] for line in lines] == [1, 3]
+    assert [line["batch"] for line in lines] == [2]
     assert all(0 < float(str(line["ratio"])) < 1 for line in lines)
     assert "kernel" in capsys.readouterr().out
 

@@ -13,14 +13,16 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import Tiny
 
 from tokenwell.engine.limits import GIB, Space, Wanted, fitted, graph_bytes, space_on_card, step_for_pool, wanted
-from tokenwell.engine.load import load, scheduler_for
+from tokenwell.engine.load import _offload, load, scheduler_for
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ModelFacts, Raw
 from tokenwell.engine.platform.base import Platform
 from tokenwell.engine.run.graphs import sizes_up_to
 from tokenwell.engine.run.largest import run_largest
+from tokenwell.engine.weights.checkpoint import Checkpoint
 from tokenwell.engine.weights.dummy import DummyCheckpoint
+from tokenwell.engine.weights.safetensors import TensorInfo
 from tokenwell.wire.cache import KvGroup, sequence_pages
 from tokenwell.wire.errors import CapacityError, SettingsError
 from tokenwell.wire.messages import Choice, Generate
@@ -129,6 +131,20 @@ def test_windows_do_not_fill_the_pool_with_one_step() -> None:
     assert choices[0].chosen == "4096"
     asked = spec(max_num_batched_tokens=8192)
     assert step_for_pool(asked, Space(3000 * PAGE_BYTES, "", 8192), sliding, PAGE_BYTES, []).budget == 8192
+
+
+@pytest.mark.parametrize(
+    ("order", "gib", "offloaded"), [("auto", 14, True), ("auto", 18, False), ("on", 80, True), ("off", 9, False)]
+)
+def test_tables_that_are_only_looked_up_leave_a_small_card(order: str, gib: float, offloaded: bool) -> None:
+    """Gemma 4 E4B in bf16: 5.25 GiB of tables, 9.6 GiB of other weights."""
+    sizes = {"model.language_model.embed_tokens_per_layer.weight": 5.25, "model.language_model.embed_tokens.weight": 9.6}
+    infos = {name: TensorInfo(Path(), "BF16", (), 0, int(size * GIB)) for name, size in sizes.items()}
+    choices: list[Choice] = []
+    checkpoint = Checkpoint(Path(), {}, infos)
+    assert _offload(spec(ple_offload=order), checkpoint, torch.device("meta"), int(gib * GIB), choices) == offloaded
+    assert choices[0].chosen == ("host" if offloaded else "card")
+    assert not _offload(spec(ple_offload=order), checkpoint, torch.device("cpu"), int(gib * GIB), choices)
 
 
 def test_recorded_steps_are_counted() -> None:

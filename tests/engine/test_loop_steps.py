@@ -73,6 +73,9 @@ class Watched:
     def grammars(self) -> Any:
         return self.worker.grammars
 
+    def prepare(self) -> None:
+        self.worker.prepare()
+
     def launch(self, plan: StepPlan) -> Step:
         self.calls.append(("launch", plan.step))
         return self.worker.launch(plan)

@@ -1,4 +1,4 @@
-"""What transformers computes for a tiny checkpoint: eager attention, one prompt at a time, no cache; float32 unless told otherwise."""
+"""What transformers computes for a tiny checkpoint: eager attention, one prompt at a time, no cache; float32 unless told so."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
         pulse.stage = "serving"
         loop = Loop(channel, scheduler_for(loaded.ready, spec.prefix_cache), loaded.worker, loaded.ready.vocab_size, pulse)
         loop.run()
+        loaded.worker.graphs = None  # recorded steps hold on to the transport between ranks, which is closed next
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """Golden prompts at load: every kind of call that a model makes to kernels is compared with plain torch on the same device.
 
-A few short prompts go through the model as requests do (a prompt, single tokens, both mixed). The first call of each kind, told
-by layer type and shapes, is made twice, with kernels and without. Where they disagree, the family of kernels to blame is not
-used from then on, which is logged and among the engine's choices. Attention is compared where its backend is chosen.
+A few short prompts go through the model as requests do (a prompt, single tokens, both mixed), without kernels. The first call of
+each kind, told by layer type and shapes, is kept and then made with kernels: once in threads, because compilers take long and
+run side by side, and once to be compared. Where the results disagree, the family of kernels to blame is not used from then on,
+which is logged and among the engine's choices. Attention is compared where its backend is chosen.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -24,7 +27,8 @@ from tokenwell.engine.layers.linear import Linear
 from tokenwell.engine.layers.moe import Experts
 from tokenwell.engine.layers.norm import Join, RmsNorm
 from tokenwell.engine.layers.per_layer import PerLayerGate, PerLayerInputs
-from tokenwell.engine.run.batch import Batch
+from tokenwell.engine.layers.router import Router
+from tokenwell.engine.run.batch import Batch, GroupBatch
 from tokenwell.engine.run.worker import Worker
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.cache import KvGroup, sequence_pages
@@ -42,8 +46,12 @@ _DIFFERENT = 0.3  # of chosen experts: near ties fall either way
 WATCHED: tuple[tuple[type, str], ...] = (
     (RmsNorm, "__call__"), (RmsNorm, "of_sum"), (Join, "__call__"), (Gated, "__call__"), (Gated, "times"), (Linear, "__call__"),
     (Head, "__call__"), (Attention, "front"), (PerLayerInputs, "__call__"), (PerLayerGate, "__call__"), (Experts, "__call__"),
+    (Router, "_route"),
 )  # fmt: skip
-PROMPTS = (40, 1, 23, 7, 2, 5)  # tokens; one joins in every second step
+_WRITING = "Attention.front"
+_THREADS = 8  # compilers side by side
+
+PROMPTS = (40, 1, 23, 2)  # tokens; one joins in every second step
 _ROWS, _STEP_TOKENS, _WINDOW = len(PROMPTS), 48, 64
 
 MakeWorker = Callable[[int, int, int], Worker]  # from pages, rows and window
@@ -58,20 +66,20 @@ class Finding:
     what: str
 
 
-def check(make: MakeWorker, groups: tuple[KvGroup, ...], quantised: bool) -> list[Choice]:
-    """Run the golden prompts; what was found wrong, as choices. A worker of few pages is made for it and forgotten."""
+def check(make: MakeWorker, groups: tuple[KvGroup, ...], dtype: torch.dtype, quantised: bool) -> list[Choice]:
+    """Run the golden prompts; what was found wrong, as choices. A worker of few pages is made for it and forgotten.
+
+    `dtype` is what is computed in; `quantised`: activations may be rounded to e4m3, too.
+    """
     pages = _ROWS * sequence_pages(_WINDOW, _STEP_TOKENS, groups) + 1
     worker = make(pages, _ROWS, _WINDOW)
-    watch = Watch(quantised)
-    with watch.over(WATCHED):
+    watch = Watch(QUANTISED if quantised else TOLERANCE[dtype])
+    with watch.over(WATCHED), trust.plain():
         _run(worker, Scheduler(groups, pages, _ROWS, _STEP_TOKENS, _WINDOW, prefix_cache=False))
-    choices = [
-        Choice(f"kernels of {', '.join(found.families)}", "plain torch", f"{found.call}: {found.what}")
-        for found in watch.findings
-    ]
-    if not choices:
-        choices.append(Choice("golden prompts", "passed", f"{watch.compared} kinds of calls agree with plain torch"))
-    return choices
+    findings = watch.compare(worker.device)
+    if not findings:
+        return [Choice("golden prompts", "passed", f"{len(watch.calls)} kinds of calls agree with plain torch")]
+    return [Choice(f"kernels of {', '.join(found.families)}", "plain torch", f"{found.call} {found.what}") for found in findings]
 
 
 def _run(worker: Worker, scheduler: Scheduler) -> None:
@@ -93,19 +101,27 @@ def _run(worker: Worker, scheduler: Scheduler) -> None:
     worker.forget_rows()
 
 
-class Watch:
-    """Compares calls with plain torch while they happen."""
+@dataclass(frozen=True)
+class Call:
+    """One kind of call: how to make it again, and the tensors that it brings in plain torch."""
 
-    def __init__(self, quantised: bool) -> None:
-        self.findings: list[Finding] = []
-        self.compared = 0
-        self._quantised = quantised
+    name: str
+    work: Callable[[], list[torch.Tensor]]
+    expected: list[torch.Tensor]
+
+
+class Watch:
+    """Keeps calls while they happen in plain torch, and compares them with those of kernels."""
+
+    def __init__(self, tolerance: float) -> None:
+        self.calls: list[Call] = []
+        self._tolerance = tolerance
         self._seen: set[Any] = set()
-        self._inside = False  # a call that is being compared makes others: these are its own
+        self._inside = False  # a call that is kept makes others: these are its own
 
     @contextmanager
     def over(self, watched: Sequence[tuple[type, str]]) -> Iterator[None]:
-        """Meanwhile these methods are compared at their first call of each kind."""
+        """Meanwhile the first call of each kind is kept."""
         before = [(owner, name, getattr(owner, name)) for owner, name in watched]
         try:
             for owner, name, method in before:
@@ -115,69 +131,98 @@ class Watch:
             for owner, name, method in before:
                 setattr(owner, name, method)
 
-    def _watched(self, method: Callable[..., Any], call: str) -> Callable[..., Any]:
+    def _watched(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         @wraps(method)
-        def compared(layer: object, *given: Any, **named: Any) -> Any:
-            kind = (call, _shapes(list(vars(layer).values())), _shapes(given), _shapes(list(named.values())))
-            if self._inside or kind in self._seen:
-                return method(layer, *given, **named)
-            self._seen.add(kind)
-            self._inside = True
-            try:
-                return self._compare(call, lambda: method(layer, *_fresh(given), **_fresh(named)), given)
-            finally:
-                self._inside = False
+        def kept(layer: object, *given: Any, **named: Any) -> Any:
+            kind = (name, _shapes(list(vars(layer).values())), _shapes(given), _shapes(list(named.values())))
+            if not self._inside and kind not in self._seen:
+                self._seen.add(kind)
+                self._inside = True
+                try:
+                    self._keep(name, layer, lambda given, named: method(layer, *given, **named), _fresh(given), _fresh(named))
+                finally:
+                    self._inside = False
+            return method(layer, *given, **named)
 
-        return compared
+        return kept
 
-    def _compare(self, call: str, work: Callable[[], Any], given: Sequence[Any]) -> Any:
-        """The call's result: of the kernels where they agree, else of plain torch."""
-        with trust.plain():
-            try:
-                expected = _with_cache(work, given)
-            except Exception as failure:  # there is no plain form: nothing to compare with
-                log.info("%s has no plain form to compare with: %s", call, _words(failure))
-                return work()
-        self.compared += 1
-        wrong = self._difference(work, given, expected)
-        if wrong is None:
-            return work()
-        blamed = tuple(family for family in trust.FAMILIES if self._agrees_without(family, work, given, expected))[:1]
-        for family in blamed or trust.FAMILIES:
-            trust.distrust(family, f"{call}: {wrong}")
-        self.findings.append(Finding(call, blamed or trust.FAMILIES, wrong))
-        log.warning("kernels of %s are not used: %s %s", ", ".join(blamed) or "all families", call, wrong)
-        return work()
+    def _keep(
+        self, name: str, layer: object, again: Callable[[Any, Any], Any], given: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
+        caches = _caches(layer, given)
 
-    def _agrees_without(self, family: str, work: Callable[[], Any], given: Sequence[Any], expected: list[torch.Tensor]) -> bool:
+        def work() -> list[torch.Tensor]:
+            return _with_caches(lambda: again(_fresh(given), _fresh(named)), caches)
+
+        self.calls.append(Call(name, work, work()))
+
+    def compare(self, device: torch.device) -> list[Finding]:
+        """Make the calls with kernels; the families that were wrong are not trusted any more."""
+        if device.type != "cpu":
+            self._compile(device)
+        findings = []
+        for call in self.calls:
+            wrong = self._difference(call)
+            if wrong is None:
+                continue
+            blamed = tuple(family for family in trust.FAMILIES if self._agrees_without(family, call))[:1] or trust.FAMILIES
+            for family in blamed:
+                trust.distrust(family, f"{call.name} {wrong}")
+            findings.append(Finding(call.name, blamed, wrong))
+            log.warning("kernels of %s are not used: %s %s", ", ".join(blamed), call.name, wrong)
+        return findings
+
+    def _compile(self, device: torch.device) -> None:
+        """Make every call once for what it compiles. Calls that use the same scratch memory may spoil each other's results."""
+
+        def make(call: Call) -> None:
+            with suppress(Exception), torch.inference_mode():  # it is made again to be judged
+                call.work()
+
+        use = partial(torch.accelerator.set_device_index, device.index or 0)
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "kernels", use) as pool:
+            # Layers that write into a cache would do so at the same time.
+            list(pool.map(make, [call for call in self.calls if call.name != _WRITING]))
+
+    def _agrees_without(self, family: str, call: Call) -> bool:
         with trust.plain(family):
-            return self._difference(work, given, expected) is None
+            return self._difference(call) is None
 
-    def _difference(self, work: Callable[[], Any], given: Sequence[Any], expected: list[torch.Tensor]) -> str | None:
+    def _difference(self, call: Call) -> str | None:
         """What is wrong with the kernels' result; None when it agrees."""
         try:
-            actual = _with_cache(work, given)
+            with torch.inference_mode():
+                actual = call.work()
         except Exception as failure:  # whatever a compiler or driver raises
             return f"fails with {_words(failure)}"
-        for one, other in zip(actual, expected, strict=True):
+        for one, other in zip(actual, call.expected, strict=True):
             error, allowed = self._error(one, other)
             if not error <= allowed:  # NaN is no agreement
                 return f"is off by {error:.2g} from plain torch, {allowed:.2g} is allowed"
         return None
 
     def _error(self, actual: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
+        """How far apart two results are, and how far they may be."""
         if not actual.is_floating_point():
             return float((actual != expected).float().mean()), _DIFFERENT
-        allowed = QUANTISED if self._quantised else TOLERANCE.get(actual.dtype, TOLERANCE[torch.bfloat16])
         one, other = actual.float(), expected.float()
-        return float((one - other).norm() / other.norm().clamp_min(1e-20)), allowed
+        return float((one - other).norm() / other.norm().clamp_min(1e-20)), self._tolerance
 
 
-def _with_cache(work: Callable[[], Any], given: Sequence[Any]) -> list[torch.Tensor]:
-    """The tensors that a call returns, and the caches that it wrote into, which are then as they were before."""
-    caches = [half for batch in given if isinstance(batch, Batch) for cache in batch.caches for half in (cache.k, cache.v)]
+def _caches(layer: object, given: Sequence[Any]) -> list[torch.Tensor]:
+    """What a layer writes into."""
+    if not isinstance(layer, Attention) or not layer.heads.owns:
+        return []
+    found = next(batch for batch in given if isinstance(batch, Batch)).caches[layer.owner.layer]
+    return [found.v] if found.fold is not None else [found.k, found.v]
+
+
+def _with_caches(work: Callable[[], Any], caches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors that a call returns, and what it writes into empty caches, which are then as they were before."""
     before = [half.clone() for half in caches]  # of so small a pool
     try:
+        for half in caches:
+            half.zero_()
         result = work()
         found = [tensor.clone() for tensor in (result if isinstance(result, tuple) else (result,))]
         return found + [half.to(torch.bfloat16 if half.dtype.itemsize == 1 else half.dtype, copy=True) for half in caches]
@@ -191,7 +236,8 @@ def _fresh(given: Any) -> Any:
     if isinstance(given, torch.Tensor):
         return given.clone()
     if isinstance(given, Batch):
-        return replace(given, scratch={})
+        groups = tuple(GroupBatch(group.page_tokens, group.table.clone()) for group in given.groups)  # later steps change them
+        return replace(given, groups=groups, scratch={})
     if isinstance(given, dict):
         return {name: _fresh(value) for name, value in given.items()}
     if isinstance(given, tuple | list):

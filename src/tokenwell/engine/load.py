@@ -98,10 +98,13 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
         before = time.monotonic()
         with ranks.apart():
             quantised = spec.quantization == "fp8" or recipe.stored == "fp8"
-            choices += gate.check(made_of.worker, build.groups, quantised)
+            choices += gate.check(made_of.worker, build.groups, dtype, quantised)
         notes.append(f"Kernels compared with plain torch in {time.monotonic() - before:.1f} s")
     weights_bytes = held_bytes(device) or checkpoint.total_bytes
+    before = time.monotonic()
     limits = _limits(spec, want, platform, free_at_start, made_of, choices)
+    if device.type != "cpu":
+        notes.append(f"The largest step was measured in {time.monotonic() - before:.1f} s")
     graphs = spec.graphs and (build.records or device.type == "cpu")
     if spec.graphs and not graphs:
         choices.append(Choice("recorded steps", "off", "attention that is not ours asks the host how long rows are"))
@@ -258,8 +261,10 @@ def _offload(
         choices.append(Choice("per-layer embeddings", "host" if spec.ple_offload == "on" else "card", "asked for"))
         return spec.ple_offload == "on"
     rest = checkpoint.total_bytes - tables
-    tight = free < checkpoint.total_bytes + max(2 * GIB, rest // 4)
-    why = f"the card has {free / GIB:.1f} GiB free, the model is {rest / GIB:.1f} GiB and these tables {tables / GIB:.1f} GiB"
+    if spec.quantization == "fp8":  # most of the rest becomes half as large
+        rest = round(0.6 * rest)
+    tight = free < rest + tables + max(2 * GIB, rest // 4)
+    why = f"the card has {free / GIB:.1f} GiB free, the model takes {rest / GIB:.1f} GiB and these tables {tables / GIB:.1f} GiB"
     choices.append(Choice("per-layer embeddings", "host" if tight else "card", why))
     return tight
 

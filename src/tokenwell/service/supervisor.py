@@ -238,7 +238,8 @@ class Supervisor:
     def _place(self, job: Job) -> None:
         """Give a job to an engine that serves, if there is one."""
         able = {number: keeper for number, keeper in self._keepers.items() if keeper.serving is not None}
-        if len(able) > 1:
+        able = {number: keeper for number, keeper in able.items() if keeper.health().healthy} or able
+        if able and len(self._keepers) > 1:
             loads = {number: self._load(keeper) for number, keeper in able.items()}
             chosen = self._router.choose(job.requests[0].prompt, loads)
             able = {chosen: able[chosen]}

@@ -19,8 +19,9 @@ from tokenwell.engine.weights.quant import fp8
 rounding.correct()
 interpreter.complete()
 
+HALVES = (torch.bfloat16, torch.float16)
 SMALL_ONE = Tiling(rows=2, columns=32, warps=1, ahead=2)
-SMALL_SOME = Tiling(rows=16, columns=16, warps=1, ahead=1, split=2)
+SMALL_UNITS = Tiling(rows=16, columns=16, warps=1, ahead=1, split=2)
 FEW = settings(max_examples=12, deadline=None)
 
 
@@ -29,14 +30,16 @@ def far(result: torch.Tensor, expected: torch.Tensor) -> float:
     return float((result.float() - expected.float()).norm() / expected.float().norm().clamp_min(0.1))
 
 
-def case(gpu: torch.device, draw: Any, tokens: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+def case(
+    gpu: torch.device, draw: Any, tokens: int, dtypes: tuple[torch.dtype, ...]
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """x, weight and arguments of fresh random values; sizes are tiny for the interpreter."""
     generator = torch.Generator(gpu).manual_seed(draw(st.integers(0, 2**31)))
 
     def normal(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.randn(shape, device=gpu, generator=generator).to(dtype)
 
-    dtype = draw(st.sampled_from((torch.bfloat16, torch.float16, torch.float32)))
+    dtype = draw(st.sampled_from(dtypes))
     depth, out = draw(st.sampled_from((32, 48, 80, 96))), draw(st.integers(1, 21))
     activation = draw(st.sampled_from((None, "silu", "gelu_tanh")))
     lines = 2 * out if activation else out
@@ -64,7 +67,7 @@ def tolerance(dtype: torch.dtype) -> float:
 @given(st.data())
 @FEW
 def test_one_token(gpu: torch.device, data: st.DataObject) -> None:
-    x, weight, arguments = case(gpu, data.draw, 1)
+    x, weight, arguments = case(gpu, data.draw, 1, (*HALVES, torch.float32))
     norm = data.draw(st.sampled_from(("none", "plain", "weighted")))
     if norm != "none":
         factors = torch.rand(x.shape[1], device=gpu).to(x.dtype) + 0.5 if norm == "weighted" else None
@@ -77,8 +80,8 @@ def test_one_token(gpu: torch.device, data: st.DataObject) -> None:
 @given(st.data())
 @FEW
 def test_several_tokens(gpu: torch.device, data: st.DataObject) -> None:
-    x, weight, arguments = case(gpu, data.draw, data.draw(st.integers(2, gemv.MOST_TOKENS)))
-    result = gemv.linear(x, weight, tiles=SMALL_SOME, dtype=torch.float32, **arguments)
+    x, weight, arguments = case(gpu, data.draw, data.draw(st.integers(2, gemv.MOST_TOKENS)), HALVES)
+    result = gemv.linear(x, weight, tiles=SMALL_UNITS, dtype=torch.float32, **arguments)
     assert result.dtype == torch.float32
     assert far(result, gemv.reference(x, weight, **arguments)) < tolerance(x.dtype)
 
@@ -87,12 +90,12 @@ def test_several_tokens(gpu: torch.device, data: st.DataObject) -> None:
 @pytest.mark.parametrize(("depth", "group"), [(128, 0), (256, 128), (320, 0), (384, 128)])
 def test_the_chosen_tiling(gpu: torch.device, tokens: int, depth: int, group: int) -> None:
     """What is launched without a tiling of the test's own, with a depth that it does not divide."""
-    x, weight = torch.randn(tokens, depth, device=gpu), torch.randn(6, depth, device=gpu)
+    x, weight = torch.randn(tokens, depth, device=gpu).bfloat16(), torch.randn(6, depth, device=gpu).bfloat16()
     arguments: dict[str, Any] = {}
     if group:
         weight, _ = fp8.quantise_rows(weight)
         arguments = {"scales": torch.rand(6, -(-depth // group), device=gpu), "group": group}
-    assert far(gemv.linear(x, weight, **arguments), gemv.reference(x, weight, **arguments)) < 1e-5
+    assert far(gemv.linear(x, weight, **arguments), gemv.reference(x, weight, **arguments)) < 4e-3
 
 
 def test_what_is_not_served() -> None:
@@ -101,6 +104,7 @@ def test_what_is_not_served() -> None:
     assert "17 tokens" in str(gemv.reason_not(x[:1].expand(17, -1), weight))
     assert "float32" in str(gemv.reason_not(x, weight.float()))
     assert "contiguous" in str(gemv.reason_not(x, weight[:, :16]))
+    assert "take no float32" in str(gemv.reason_not(x.float(), weight.float()))
     assert "power of two" in str(gemv.reason_not(x, fp8.quantise_rows(weight)[0], group=48))
 
 

@@ -102,7 +102,17 @@ def test_gated(gpu: torch.device, dtype: torch.dtype, kind: str) -> None:
     assert gated.gated(strange, kind)[0, 1:].tolist() == [0.0, 1e4, 0.0]
     assert gated.gated(strange.new_empty((0, 8)), kind).shape == (0, 4)
     assert gated.quantised_reason_not(10240) is None
-    assert gated.quantised_reason_not(50_000) is not None
+    assert gated.quantised_reason_not(100_000) is not None
+
+
+@pytest.mark.parametrize("width", [2048, 2049, 5000])
+def test_many_quantised_rows_are_done_in_pieces(gpu: torch.device, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(gated, "_FEW", 1)
+    x = randn(gpu, 2, 2 * width)
+    codes, scale = gated.gated_quantised(x, "silu")
+    expected = gated.reference_gated(x, "silu")
+    assert torch.allclose(scale[:, 0] * 448, expected.abs().amax(1), rtol=1e-3)
+    close(codes.float() * scale, expected, 0.037)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,7 +13,7 @@ from tests.engine.kernels.interpreter import complete
 
 from tokenwell.engine.attention.reference import ReferenceAttention, keys_and_values
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, Fold, LayerCache, fold_for
-from tokenwell.engine.run.batch import Batch, GroupBatch
+from tokenwell.engine.run.batch import Batch, GroupBatch, Span
 
 pytest.importorskip("triton")
 from tokenwell.engine.attention.triton import TritonAttention
@@ -69,13 +69,15 @@ def make(
     lengths = torch.tensor([start + count for start, count in rows], dtype=torch.int32)
     starts = torch.tensor([0, *torch.tensor(counts).cumsum(0).tolist()], dtype=torch.int32)
     tokens = sum(counts)
+    places = zip(slots.tolist(), starts.tolist(), rows, strict=False)
+    spans = tuple(Span(slot, offset, *row) for slot, offset, row in places)
     nothing = torch.zeros(tokens, dtype=torch.int64, device=device)
     positions = torch.cat([torch.arange(start, start + count) for start, count in rows]).to(device)
     token_rows = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts)).to(torch.int32).to(device)
     batch = Batch(
         ids=nothing, positions=positions, slots=slots.to(torch.int32).to(device), starts=starts.to(device),
         lengths=lengths.to(device), token_rows=token_rows, singles=counts.count(1), longest=int(lengths.max()),
-        most=max(counts), spans=(), groups=(GroupBatch(size, table.to(device)),), caches=[cache], keep=nothing, keep_all=True,
+        most=max(counts), spans=spans, groups=(GroupBatch(size, table.to(device)),), caches=[cache], keep=nothing, keep_all=True,
     )  # fmt: skip
     spec = AttentionSpec(
         case.heads, case.kv_heads, case.head_dim, case.head_dim**-0.5, case.dtype, case.window, case.softcap, case.sinks,
@@ -86,8 +88,10 @@ def make(
     return spec, q, cache, batch, sinks
 
 
-def check(case: Case, device: torch.device, seed: int = 0) -> None:
+def check(case: Case, device: torch.device, seed: int = 0, host: bool = True) -> None:
+    """`host`: the batch says on the host, too, where its rows lie."""
     spec, q, cache, batch, sinks = make(case, device, seed)
+    batch.spans = batch.spans if host else ()
     expected = ReferenceAttention().attend(spec, q.float(), cache, batch, 0, sinks)
     actual = TritonAttention().attend(spec, q, cache, batch, 0, sinks)
     assert actual.dtype == q.dtype
@@ -101,7 +105,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual.float(), expected, atol=6 * tolerance, rtol=6 * tolerance)
 
 
-row = st.tuples(st.integers(0, 60), st.sampled_from([1, 1, 2, 3, 9]))
+row = st.tuples(st.sampled_from([0, 0, 1, 7, 30, 60]), st.sampled_from([1, 1, 2, 3, 9]))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -115,14 +119,15 @@ row = st.tuples(st.integers(0, 60), st.sampled_from([1, 1, 2, 3, 9]))
     sinks=st.booleans(),
     dtype=st.sampled_from([(torch.float32, None), (torch.bfloat16, None), (torch.float16, FP8), (torch.bfloat16, FP8)]),
     turning=st.sampled_from([0, 0, 4]),
+    host=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_the_kernels_agree_with_the_reference(
     gpu: torch.device, rows: list[tuple[int, int]], heads: tuple[int, int], head_dim: int, page_tokens: int, window: int | None,
-    softcap: float | None, sinks: bool, dtype: tuple[torch.dtype, torch.dtype | None], turning: int, seed: int,
+    softcap: float | None, sinks: bool, dtype: tuple[torch.dtype, torch.dtype | None], turning: int, host: bool, seed: int,
 ) -> None:  # fmt: skip
     case = Case(tuple(rows), *heads, head_dim, page_tokens, window, softcap, sinks, *dtype, turning)
-    check(case, gpu, seed)
+    check(case, gpu, seed, host)
 
 
 def test_splits_are_merged(gpu: torch.device) -> None:
@@ -146,6 +151,7 @@ def test_rows_of_a_graph_may_be_shorter_than_its_bound(gpu: torch.device) -> Non
     spec, q, cache, batch, sinks = make(case, gpu, 2)
     expected = ReferenceAttention().attend(spec, q, cache, batch, 0, sinks)
     batch.longest = 1 << 20
+    batch.spans = ()
     close(TritonAttention().attend(spec, q, cache, batch, 0, sinks), expected)
 
 

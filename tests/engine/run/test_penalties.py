@@ -65,8 +65,8 @@ def test_every_row_gets_its_own(kinds: list[tuple[list[int], list[int], dict[str
 def test_more_different_tokens_than_there_was_room_for_are_counted() -> None:
     counts = penalties.Counts([5, 5, 300], torch.device("cpu"))
     output = [number % 200 for number in range(500)]
-    counts.catch_up(output[:3])
-    counts.catch_up(output)
+    counts.catch_up([5, *output[:3]], 1)
+    counts.catch_up([5, *output], 1)
     ids, missing, times = counts.generated
     assert ids.tolist() == list(range(200))
     assert missing.tolist() == [int(token != 5) for token in range(200)]

@@ -74,3 +74,8 @@ def test_a_mask_wins_over_biases_that_leave_nothing(gpu: torch.device, monkeypat
         return [Row(0, [1], 1, Sampling(**banned)), Row(1, [1], 1, Sampling(logit_bias={2: 1.0}, seed=3))]
 
     both(logits, made(), made(), Mask([0, 1], np.array([[0x0F, 0], [0, 0x81]], dtype=np.uint8)), monkeypatch)
+
+
+def test_warming_runs_every_kernel(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "kernels_reason_not", lambda device: None)
+    sampler.warm(33, gpu)

@@ -111,6 +111,17 @@ def test_an_abort_does_not_wait_for_what_is_in_flight(in_flight: int) -> None:
     assert len(loop.told["b"].tokens) == 9
 
 
+def test_an_abort_right_after_the_prompt_expects_no_more_prompt_logprobs() -> None:
+    loop = Loop(FULL)
+    loop.add("a", text(5), max_tokens=9, prompt_logprobs=0)
+    loop.launch()
+    loop.launch()
+    loop.scheduler.abort("a")
+    loop.collect()
+    loop.collect()
+    assert loop.told["a"].outputs == [] and loop.scheduler.idle
+
+
 def test_a_request_that_closes_can_be_aborted() -> None:
     loop = Loop(FULL)
     loop.add("a", text(5), max_tokens=1)

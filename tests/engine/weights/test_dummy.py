@@ -53,6 +53,9 @@ def test_ranks_see_parts_of_one_tensor(experts: int, rows: int, columns: int, wo
     whole = source().tensor("w", shape)
     parts = [source(rank=rank, world=world).tensor("w", shape, shard_dim=1) for rank in range(world)]
     assert torch.equal(torch.cat(parts, 1), whole)
+    transposed = torch.empty(experts, columns, rows * world)
+    source().read_into(transposed.mT, "w", shape)
+    assert torch.equal(transposed.mT, whole)
     assert torch.equal(source().tensor("v", shape[1:], rows=(1, rows * world)), source().tensor("v", shape[1:])[1:])
 
 

@@ -76,9 +76,11 @@ def gptq(name: str, rows: int, columns: int, g_idx: torch.Tensor | None = None) 
     if g_idx is not None:  # column j of the file is in group g_idx[j]
         values = (codes - zeros[:, g_idx]) * scales.float()[:, g_idx]
     tensors = {
-        "qweight": int32_words(codes).T.contiguous(), "qzeros": int32_words((zeros.T - 1) % 16).contiguous(), "scales": scales.T.contiguous(),
+        "qweight": int32_words(codes).T.contiguous(),
+        "qzeros": int32_words((zeros.T - 1) % 16).contiguous(),
+        "scales": scales.T.contiguous(),
         "g_idx": (torch.arange(columns) // 32 if g_idx is None else g_idx).to(torch.int32),
-    }  # fmt: skip
+    }
     return {f"{name}.{key}": value for key, value in tensors.items()}, values
 
 

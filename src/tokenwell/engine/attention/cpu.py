@@ -21,11 +21,12 @@ class CpuAttention:
     name = "cpu kernel"
 
     def reason_not(self, spec: AttentionSpec, device: torch.device) -> str | None:
-        if spec.folded or spec.kv_dtype not in (None, spec.dtype):
-            return "it wants keys and values in the cache as they are computed with"
         if spec.softcap is not None:
             return "it cannot cap scores"
-        return cpu_attention.reason_not(spec.head_dim, spec.dtype, device)
+        reason = cpu_attention.reason_not(spec.head_dim, spec.dtype, device)
+        if reason is None and (spec.folded or spec.kv_dtype not in (None, spec.dtype)):
+            reason = "it wants keys and values in the cache as they are computed with"
+        return reason
 
     def attend(
         self, spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, batch: Batch, group: int, sinks: torch.Tensor | None

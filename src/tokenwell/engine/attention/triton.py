@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tokenwell.engine.attention.fresh import attend_fresh, first_fresh
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, LayerCache
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.batch import Batch
@@ -43,9 +44,13 @@ class TritonAttention:
         if singles:
             paged_decode(spec, q, cache, table, page_tokens, batch.slots[:singles], batch.lengths, batch.longest, sinks, out)
         if singles < batch.rows:
+            last = batch.rows if cache.fold is None else first_fresh(batch)
+            if last < batch.rows:
+                attend_fresh(spec, q, cache, batch, group, last, sinks, out)
             paged_prefill(
-                spec, q, cache, table, page_tokens, batch.slots, batch.starts, batch.lengths, singles, batch.most, sinks, out
-            )
+                spec, q, cache, table, page_tokens, batch.slots, batch.starts, batch.lengths, range(singles, last), batch.most,
+                sinks, out,
+            )  # fmt: skip
         return out
 
 

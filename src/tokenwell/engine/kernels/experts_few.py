@@ -151,11 +151,13 @@ def _down(  # type: ignore[no-untyped-def]
     tl.store(y_at + token * dim + row, total.to(y_at.dtype.element_ty), mask=row < dim)
 
 
-def tilings(weight: ExpertMatrix, slots: int) -> Tiling:
+def tiling(weight: ExpertMatrix) -> Tiling:
     """How a weight is cut."""
     if weight.packed:
-        return Tiling(rows=2, columns=1024, warps=1)
-    return Tiling(rows=2, columns=512 // weight.codes.element_size(), warps=1)
+        return Tiling(rows=8, columns=512, warps=4)
+    if weight.codes.element_size() == 1:
+        return Tiling(rows=8, columns=256, warps=4)
+    return Tiling(rows=4, columns=512 // weight.codes.element_size(), warps=2)
 
 
 def experts_few(
@@ -177,7 +179,7 @@ def experts_few(
     y = torch.empty((tokens, dim), dtype=dtype or x.dtype, device=x.device)
     pdl = accelerator.dependent_launch(x.device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
-    one, two = tiles or (tilings(gate_up, tokens * top), tilings(down, tokens))
+    one, two = tiles or (tiling(gate_up), tiling(down))
     count = gate_up.codes.shape[0]
     _gate_up[(triton.cdiv(width, one.rows), tokens * top)](
         x, x.stride(0), chosen, gate_up.codes, gate_up.scales, gate_up.bias, hidden, width, limit, first, count,

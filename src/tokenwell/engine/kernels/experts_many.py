@@ -23,7 +23,10 @@ from tokenwell.engine.weights.experts import ExpertMatrix
 
 @dataclass(frozen=True)
 class Tiling:
-    """`rows` x `columns` of a weight times `slots` inputs at a time; `stages` such steps are on their way."""
+    """`rows` x `columns` of a weight times `slots` inputs at a time; `stages` such steps are on their way.
+
+    `columns` is a multiple of 32, and for MXFP4 of 128.
+    """
 
     slots: int
     rows: int
@@ -89,19 +92,14 @@ def sort(
 
 @triton.jit
 def _tile(weight_at, scales_at, rows, block, IN: tl.constexpr, PACKED: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """[ROWS, COLUMNS] of a weight as stored (MXFP4: bytes of two elements), and the scales of its blocks if it is MXFP4.
+    """[ROWS, COLUMNS] of a weight as stored (MXFP4: words), and the scales of its blocks if it is MXFP4.
 
     `block` is the first column over 32.
     """
     EVEN: tl.constexpr = IN % COLUMNS == 0
     if PACKED:
-        at = block * 16 + tl.arange(0, COLUMNS // 2)
-        codes = tl.load(
-            weight_at + rows[:, None] * (IN // 2) + at[None, :],
-            mask=None if EVEN else (at < IN // 2)[None, :],
-            other=None if EVEN else 0,
-        )
-        # Behind the last block there is padding, or the next row: what they scale is zero.
+        # Behind the last block there is the next row, or memory that is there for it (`empty_mxfp4`): inputs are zero there.
+        codes = tl.load(weight_at + rows[:, None] * (IN // 8) + block * 4 + mxfp4.spread(COLUMNS)[1][None, :])
         blocks = block + tl.arange(0, COLUMNS // 32)
         return codes, tl.load(scales_at + rows[:, None] * mxfp4.scale_stride(IN) + blocks[None, :])
     else:  # noqa: RET505, one of the two is compiled
@@ -114,10 +112,7 @@ def _tile(weight_at, scales_at, rows, block, IN: tl.constexpr, PACKED: tl.conste
 def _add(codes, powers, x, total, PACKED: tl.constexpr):  # type: ignore[no-untyped-def]
     """total [ROWS, SLOTS] + weight x."""
     if PACKED:
-        KIND: tl.constexpr = "bf16" if x.dtype == tl.bfloat16 else "fp16"
-        # Written with the weight on the right: in this order Triton 3.6 loads both ahead on Hopper.
-        product = tl.dot_scaled(tl.trans(x), None, KIND, tl.trans(codes), powers, "e2m1", fast_math=True)
-        return total + tl.trans(product)
+        return tl.dot(mxfp4.halves(codes, powers), x, total)
     elif codes.dtype == x.dtype:  # noqa: RET505
         return tl.dot(codes, x, total, input_precision="ieee")
     else:
@@ -131,11 +126,13 @@ def _gate_up(  # type: ignore[no-untyped-def]
     IN: tl.constexpr, TOP: tl.constexpr, KIND: tl.constexpr, PACKED: tl.constexpr, SLOTS: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, PARTS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    # A tile has some gate rows and below them the value rows that belong to these. Behind the last row it is computed again,
+    # which is cheaper than masks.
+    HALF: tl.constexpr = ROWS // 2
     expert = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = row < width
-    gates = expert * 2 * width + tl.minimum(row, width - 1)  # behind the last row it is computed again: cheaper than masks
-    values = gates + width
+    line = tl.arange(0, ROWS)
+    rows = (expert * 2 + line // HALF) * width + tl.minimum(tl.program_id(0) * HALF + line % HALF, width - 1)
+    row = tl.program_id(0) * HALF + tl.arange(0, HALF)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
@@ -144,30 +141,24 @@ def _gate_up(  # type: ignore[no-untyped-def]
         place = first + tl.arange(0, SLOTS)
         here = place < end
         token = tl.load(order_at + place, mask=here, other=0) // TOP
-        gate_sum = tl.zeros((ROWS, SLOTS), tl.float32)
-        value_sum = tl.zeros((ROWS, SLOTS), tl.float32)
+        total = tl.zeros((ROWS, SLOTS), tl.float32)
         for block in tl.range(0, (IN + 31) // 32, COLUMNS // 32, num_stages=STAGES):
-            column = block * 32 + tl.arange(0, COLUMNS)
+            column = block * 32 + (mxfp4.spread(COLUMNS)[0] if PACKED else tl.arange(0, COLUMNS))
             mask = here[None, :] if IN % COLUMNS == 0 else (column < IN)[:, None] & here[None, :]
             x = tl.load(x_at + token.to(tl.int64)[None, :] * x_stride + column[:, None], mask=mask, other=0.0)
-            codes, powers = _tile(weight_at, scales_at, gates, block, IN, PACKED, COLUMNS)
-            gate_sum = _add(codes, powers, x, gate_sum, PACKED)
-            codes, powers = _tile(weight_at, scales_at, values, block, IN, PACKED, COLUMNS)
-            value_sum = _add(codes, powers, x, value_sum, PACKED)
+            codes, powers = _tile(weight_at, scales_at, rows, block, IN, PACKED, COLUMNS)
+            total = _add(codes, powers, x, total, PACKED)
         if scales_at is not None:
             if not PACKED:
-                gate_sum *= tl.load(scales_at + gates, mask=inside, other=0.0)[:, None]
-                value_sum *= tl.load(scales_at + values, mask=inside, other=0.0)[:, None]
+                total *= tl.load(scales_at + rows)[:, None]
         if x_scales_at is not None:
-            factor = tl.load(x_scales_at + token, mask=here, other=0.0)[None, :]
-            gate_sum *= factor
-            value_sum *= factor
+            total *= tl.load(x_scales_at + token, mask=here, other=0.0)[None, :]
         if bias_at is not None:
-            gate_sum += tl.load(bias_at + gates, mask=inside, other=0.0).to(tl.float32)[:, None]
-            value_sum += tl.load(bias_at + values, mask=inside, other=0.0).to(tl.float32)[:, None]
-        hidden = gate(gate_sum, value_sum, limit, KIND)
+            total += tl.load(bias_at + rows).to(tl.float32)[:, None]
+        gates, values = tl.split(tl.permute(tl.reshape(total, (2, HALF, SLOTS)), (1, 2, 0)))
+        hidden = gate(gates, values, limit, KIND)
         at = hidden_at + place.to(tl.int64)[None, :] * width + row[:, None]
-        tl.store(at, hidden.to(hidden_at.dtype.element_ty), mask=inside[:, None] & here[None, :])
+        tl.store(at, hidden.to(hidden_at.dtype.element_ty), mask=(row < width)[:, None] & here[None, :])
 
 
 @triton.jit
@@ -189,7 +180,7 @@ def _down(  # type: ignore[no-untyped-def]
         here = place < end
         total = tl.zeros((ROWS, SLOTS), tl.float32)
         for block in tl.range(0, (IN + 31) // 32, COLUMNS // 32, num_stages=STAGES):
-            column = block * 32 + tl.arange(0, COLUMNS)
+            column = block * 32 + (mxfp4.spread(COLUMNS)[0] if PACKED else tl.arange(0, COLUMNS))
             mask = here[None, :] if IN % COLUMNS == 0 else (column < IN)[:, None] & here[None, :]
             x = tl.load(hidden_at + place.to(tl.int64)[None, :] * IN + column[:, None], mask=mask, other=0.0)
             codes, powers = _tile(weight_at, scales_at, rows, block, IN, PACKED, COLUMNS)
@@ -238,6 +229,17 @@ def _combine(  # type: ignore[no-untyped-def]
     tl.store(y_at + token * dim + column, total.to(y_at.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _narrow(x_at, x_stride, y_at, dim, BLOCK: tl.constexpr, PDL: tl.constexpr):  # type: ignore[no-untyped-def]
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    x = tl.load(x_at + token * x_stride + column, mask=column < dim, other=0.0).to(tl.float32)
+    tl.store(y_at + token * dim + column, tl.minimum(tl.maximum(x, -65504.0), 65504.0).to(tl.float16), mask=column < dim)
+
+
 # ---------------------------------------------------------------- choice and launch
 
 
@@ -246,15 +248,17 @@ def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
     return pdl, {"launch_pdl": True} if pdl else {}
 
 
-def tiling(weight: ExpertMatrix, slots: int, gated: bool) -> Tiling:
+def tiling(weight: ExpertMatrix, slots: int) -> Tiling:
     """How a product of `slots` inputs in all is cut."""
-    experts = weight.codes.shape[0]
-    each = 2 * slots / experts  # an expert that is asked for often
+    each = 2 * slots / weight.experts  # what an expert gets that is asked for often
     width = 16
     while width < each and width < 128:
         width *= 2
-    columns = 128 if weight.packed else 128 // weight.codes.element_size()
-    return Tiling(slots=width, rows=64, columns=columns, warps=4, stages=4, parts=1 if width < 128 else 4)
+    parts = 1 if width < 128 else 4
+    if weight.packed:  # two warps: the weight is decoded where the product reads it, and does not pass through shared memory
+        return Tiling(width, 64, 128, warps=2, stages=4, parts=parts) if width <= 32 else Tiling(width, 64, 128, 4, 3, parts)
+    columns = 128 // weight.codes.element_size()
+    return Tiling(width, 64, columns, warps=4, stages=4 if columns == 128 else 5, parts=parts)
 
 
 def reason_not(x: torch.Tensor, weight: ExpertMatrix) -> str | None:
@@ -277,10 +281,12 @@ def experts_many(
     x = x if x.stride(1) == 1 else x.contiguous()
     chosen, share = chosen.contiguous(), share.contiguous()
     order, starts = sort(chosen, count, first)
-    one, two = tiles or (tiling(gate_up, slots, True), tiling(down, slots, False))
-    hidden = torch.empty((slots, width), dtype=x.dtype, device=x.device)
+    one, two = tiles or (tiling(gate_up, slots), tiling(down, slots))
     parts = torch.empty((slots, dim), dtype=x.dtype, device=x.device)
     result = dtype or x.dtype
+    if gate_up.packed:
+        x = _in_float16(x)
+    hidden = torch.empty((slots, width), dtype=x.dtype, device=x.device)
     if quantise is None:
         quantise = accelerator.fp8_units(x.device)
     quantise = quantise and gate_up.codes.dtype == torch.float8_e4m3fn
@@ -288,15 +294,15 @@ def experts_many(
     if quantise:
         x, scale = quantise_tokens(x)
     pdl, extra = _options(x)
-    _gate_up[(triton.cdiv(width, one.rows), count, one.parts)](
-        x, x.stride(0), scale, order, starts, _bytes(gate_up), gate_up.scales, gate_up.bias, hidden, width, limit,
+    _gate_up[(triton.cdiv(2 * width, one.rows), count, one.parts)](
+        x, x.stride(0), scale, order, starts, gate_up.codes, gate_up.scales, gate_up.bias, hidden, width, limit,
         IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, SLOTS=one.slots, ROWS=one.rows, COLUMNS=one.columns,
         PARTS=one.parts, STAGES=one.stages, PDL=pdl, num_warps=one.warps, **extra,
     )  # fmt: skip
     if quantise:
         hidden, scale = quantise_tokens(hidden)
     _down[(triton.cdiv(dim, two.rows), count, two.parts)](
-        hidden, scale, order, starts, share, _bytes(down), down.scales, down.bias, parts, dim,
+        hidden, scale, order, starts, share, down.codes, down.scales, down.bias, parts, dim,
         IN=width, PACKED=down.packed, SLOTS=two.slots, ROWS=two.rows, COLUMNS=two.columns,
         PARTS=two.parts, STAGES=two.stages, PDL=pdl, num_warps=two.warps, **extra,
     )  # fmt: skip
@@ -326,5 +332,12 @@ def combine(
     return y
 
 
-def _bytes(weight: ExpertMatrix) -> torch.Tensor:
-    return weight.codes.view(torch.uint8) if weight.packed else weight.codes
+def _in_float16(x: torch.Tensor) -> torch.Tensor:
+    """x [tokens, dim] in float16: MXFP4 is multiplied in it, which has more digits than bfloat16, and normed inputs fit."""
+    if x.dtype == torch.float16:
+        return x
+    y = torch.empty(x.shape, dtype=torch.float16, device=x.device)
+    pdl, extra = _options(x)
+    block = 1024
+    _narrow[(x.shape[0], triton.cdiv(x.shape[1], block))](x, x.stride(0), y, x.shape[1], BLOCK=block, PDL=pdl, **extra)
+    return y

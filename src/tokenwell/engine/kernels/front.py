@@ -188,8 +188,8 @@ def front(
 
 def _tokens_a_program(tokens: int, kinds: int, dim: int, processors: int) -> int:
     """So many that each processor gets a few programs, and that a program has at most 2048 channels."""
-    wanted = triton.next_power_of_2(max(1, tokens * kinds // (8 * processors)))
-    return min(wanted, max(1, 2048 // triton.next_power_of_2(dim)))
+    wanted = max(1, tokens * kinds // (3 * processors))
+    return min(1 << (wanted.bit_length() - 1), max(1, 2048 // triton.next_power_of_2(dim)))
 
 
 def reference_angles(positions: torch.Tensor, frequencies: torch.Tensor, factor: float) -> tuple[torch.Tensor, torch.Tensor]:

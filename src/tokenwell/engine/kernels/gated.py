@@ -12,7 +12,8 @@ import triton.language as tl
 from tokenwell.engine.platform import accelerator
 
 KINDS = ("silu", "gelu_tanh")
-_WIDEST = 32768  # of a row that one program holds
+_WIDEST = 65536  # row that is done in 8 bits
+_FEW = 256  # rows that leave processors idle
 
 
 @triton.jit
@@ -41,22 +42,40 @@ def _gated(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _product(x_at, at, WIDTH: tl.constexpr, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
+    """activation(gate) * value at these places of one row, zero outside."""
+    gate = tl.load(x_at + at, mask=at < WIDTH, other=0.0).to(tl.float32)
+    value = tl.load(x_at + WIDTH + at, mask=at < WIDTH, other=0.0).to(tl.float32)
+    return activate(gate, GELU) * value
+
+
+@triton.jit
+def _store_codes(codes_at, y, scale, at, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    codes = tl.minimum(tl.maximum(y / scale, -448.0), 448.0)
+    tl.store(codes_at + at, codes.to(codes_at.dtype.element_ty), mask=at < WIDTH)
+
+
+@triton.jit
 def _gated_quantised(  # type: ignore[no-untyped-def]
-    x_at, x_stride, codes_at, scale_at, width, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
+    x_at, x_stride, codes_at, scale_at, WIDTH: tl.constexpr, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
+    x_at += row * x_stride
+    codes_at += row * WIDTH
     at = tl.arange(0, BLOCK)
-    inside = at < width
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-    gate = tl.load(x_at + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
-    value = tl.load(x_at + row * x_stride + width + at, mask=inside, other=0.0).to(tl.float32)
-    y = activate(gate, GELU) * value
-    scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-10) / 448.0
-    codes = tl.minimum(tl.maximum(y / scale, -448.0), 448.0)
-    tl.store(codes_at + row * width + at, codes.to(codes_at.dtype.element_ty), mask=inside)
+    y = _product(x_at, at, WIDTH, GELU)
+    largest = tl.abs(y)
+    for start in tl.static_range(BLOCK, WIDTH, BLOCK):
+        largest = tl.maximum(largest, tl.abs(_product(x_at, start + at, WIDTH, GELU)))
+    scale = tl.maximum(tl.max(largest, 0), 1e-10) / 448.0
     tl.store(scale_at + row, scale)
+    _store_codes(codes_at, y, scale, at, WIDTH)
+    # The rest of a row that is wider than a block is computed again: it is still in a near cache.
+    for start in tl.static_range(BLOCK, WIDTH, BLOCK):
+        _store_codes(codes_at, _product(x_at, start + at, WIDTH, GELU), scale, start + at, WIDTH)
 
 
 def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
@@ -79,7 +98,7 @@ def gated(x: torch.Tensor, kind: str) -> torch.Tensor:
 
 def quantised_reason_not(width: int) -> str | None:
     """Why `gated_quantised` cannot serve rows of `width`; None when it can."""
-    return None if width <= _WIDEST else f"a row of {width} is wider than the {_WIDEST} that a program holds"
+    return None if width <= _WIDEST else f"a row of {width} is longer than {_WIDEST}, and its loop is written out"
 
 
 def gated_quantised(x: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +108,8 @@ def gated_quantised(x: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Ten
     codes = torch.empty((rows.shape[0], width), dtype=torch.float8_e4m3fn, device=x.device)
     scale = torch.empty((rows.shape[0], 1), dtype=torch.float32, device=x.device)
     if rows.shape[0]:
-        block = triton.next_power_of_2(width)
+        # A few rows are done at once by many threads, many rows piece by piece, so that several fit on a processor.
+        block = min(triton.next_power_of_2(width), 16384 if rows.shape[0] <= _FEW else 2048)
         pdl, extra = _options(x)
         warps = min(32, max(1, block // 512))
         _gated_quantised[(rows.shape[0],)](

@@ -1,13 +1,13 @@
 """Linear maps of few tokens on accelerators, as fast as their weights can be read: y = act(W norm(x) + b) + residual.
 
 W is [out, in], row-major, in a float dtype or as e4m3 codes with a float32 scale for each row or each `group` columns of a
-row. Everything is summed in float32. Two kernels: one token multiplies and adds in registers, several tokens use matrix
+row. Everything is summed in float32. Two kernels: one multiplies and adds in registers, for one token; the other uses matrix
 units. Each program owns some output rows over all of `in`, so there is nothing to reduce afterwards.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,18 +21,25 @@ from tokenwell.engine.platform import accelerator
 
 MOST_TOKENS = 16
 ACTIVATIONS = gated_kernels.KINDS  # of the gated form: the upper half of W's rows is the gate, the lower half the value
+_DEEP = 16384  # loops over more columns than these are unrolled in larger steps, for the compiler's sake
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+# e4m3 becomes float16 by one instruction, bfloat16 only by way of float32. Activations in bfloat16 meet it there, times this,
+# so that magnitudes from 4e-3 to 4e6 keep at least the precision that they had, and smaller ones are at most 2e-6 off.
+_UNIT = 2.0**-6
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a product is cut: `rows` x `columns` of W at a time, `ahead` such tiles on their way, `split` parts of `in`."""
+    """How a product is cut: programs of `rows` rows take `split` times `columns` columns at a time and ask for `ahead` of them
+    early. Of matrix units, the parts that a tile is split into go to different warps.
+    """
 
     rows: int
     columns: int
     warps: int
     ahead: int
     split: int = 1
+    registers: int | None = None  # a thread may have at most so many, so that more programs run side by side
 
 
 @triton.jit
@@ -148,96 +155,112 @@ def _one_token(  # type: ignore[no-untyped-def]
         tl.store(y_at + row, _capped(y, softcap, SOFTCAP).to(y_at.dtype.element_ty))
 
 
-# ---------------------------------------------------------------- several tokens
+# ---------------------------------------------------------------- matrix units
 
 
 @triton.jit
-def _product(  # type: ignore[no-untyped-def]
-    x_at, x_stride, weight_at, scales_at, rows, inside, tokens,
-    IN: tl.constexpr, GROUP: tl.constexpr, TOKENS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    SPLIT: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """W x of [ROWS, TOKENS] in float32. SPLIT warps share a tile and take neighbouring columns each."""
-    token = tl.arange(0, TOKENS)
-    part = tl.arange(0, SPLIT) * COLUMNS
-    weight = weight_at + part[:, None, None] + rows[None, :, None] * IN + tl.arange(0, COLUMNS)[None, None, :]
-    x_from = x_at + part[:, None, None] + tl.arange(0, COLUMNS)[None, :, None] + token[None, None, :] * x_stride
-    total = tl.zeros((SPLIT, ROWS, TOKENS), tl.float32)
-    EVEN: tl.constexpr = IN % (SPLIT * COLUMNS) == 0
-    for start in tl.range(0, IN, SPLIT * COLUMNS, num_stages=STAGES):
-        here = start + part[:, None, None]
-        mask_w = inside[None, :, None]
-        mask_x = (token < tokens)[None, None, :]
-        if not EVEN:
-            mask_w = mask_w & (here + tl.arange(0, COLUMNS)[None, None, :] < IN)
-            mask_x = mask_x & (here + tl.arange(0, COLUMNS)[None, :, None] < IN)
-        w = tl.load(weight + start, mask=mask_w, other=0.0, eviction_policy="evict_first")
-        x = tl.load(x_from + start, mask=mask_x, other=0.0)
-        if GROUP == 0:
-            total = tl.dot(w.to(x.dtype), x, total, input_precision="ieee")
-        else:
-            # COLUMNS divides GROUP: a tile has one scale a row and part.
-            COUNT: tl.constexpr = (IN + GROUP - 1) // GROUP
-            group = (start + part) // GROUP
-            scale = tl.load(
-                scales_at + rows[None, :] * COUNT + group[:, None], mask=inside[None, :] & (group < COUNT)[:, None], other=0.0
-            )
-            total += tl.dot(w.to(x.dtype), x, input_precision="ieee") * scale[:, :, None]
-    return tl.sum(total, 0)
+def _added(  # type: ignore[no-untyped-def]
+    total, weight_at, scales_at, rows, columns, starts, x, IN: tl.constexpr, GROUP: tl.constexpr
+):
+    """total [SPLIT, rows, tokens] plus a tile of W times x [SPLIT, columns, tokens]; part i starts at column starts[i]."""
+    at = weight_at + rows[None, :, None] * IN + columns[:, None, :]
+    # Weights are read once: they should not push anything else out of the cache.
+    tile = tl.load(at, mask=(columns < IN)[:, None, :], other=0.0, eviction_policy="evict_first").to(x.dtype)
+    if GROUP == 0:
+        return tl.dot(tile, x, total, input_precision="ieee")
+    else:  # noqa: RET505, one of the two is compiled
+        # A part of a tile lies in one group: it has one scale a row.
+        COUNT: tl.constexpr = (IN + GROUP - 1) // GROUP
+        group = starts // GROUP
+        scale = tl.load(scales_at + rows[None, :] * COUNT + group[:, None], mask=(group < COUNT)[:, None], other=0.0)
+        return total + tl.dot(tile, x, input_precision="ieee") * scale[:, :, None]
 
 
 @triton.jit
-def _some_tokens(  # type: ignore[no-untyped-def]
-    x_at, x_stride, weight_at, scales_at, bias_at, residual_at, residual_stride, y_at, out, tokens, softcap,
-    IN: tl.constexpr, GROUP: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr, SOFTCAP: tl.constexpr, TOKENS: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+def _by_units(  # type: ignore[no-untyped-def]
+    x_at, x_stride, weight_at, scales_at, bias_at, residual_at, residual_stride, y_at, out, tokens, softcap, unit,
+    IN: tl.constexpr, GROUP: tl.constexpr, GATED: tl.constexpr, GELU: tl.constexpr, SOFTCAP: tl.constexpr, HALF: tl.constexpr,
+    TOKENS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLIT: tl.constexpr, AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < out
-    rows = row.to(tl.int64)
+    rows = tl.minimum(row, out - 1).to(tl.int64)  # behind the last row it is computed again: cheaper than masks
     token = tl.arange(0, TOKENS)
+    y = tl.zeros((SPLIT, ROWS, TOKENS), tl.float32)
+    other = tl.zeros((SPLIT, ROWS, TOKENS), tl.float32)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-    y = _product(
-        x_at, x_stride, weight_at, scales_at, rows, inside, tokens, IN, GROUP, TOKENS, ROWS, COLUMNS, SPLIT, STAGES
-    )  # fmt: skip
-    y = _finish_tile(y, scales_at, bias_at, rows, inside, GROUP)
+    for start in tl.range(0, IN, SPLIT * COLUMNS, num_stages=AHEAD):
+        starts = start + tl.arange(0, SPLIT) * COLUMNS
+        columns = starts[:, None] + tl.arange(0, COLUMNS)[None, :]
+        at = x_at + columns[:, :, None] + token[None, None, :] * x_stride
+        x = tl.load(at, mask=(columns < IN)[:, :, None] & (token < tokens)[None, None, :], other=0.0)
+        if HALF:
+            x = (x.to(tl.float32) * unit).to(tl.float16)
+        y = _added(y, weight_at, scales_at, rows, columns, starts, x, IN, GROUP)
+        if GATED:
+            other = _added(other, weight_at, scales_at, rows + out, columns, starts, x, IN, GROUP)
+
+    result = _finish_tile(tl.sum(y, 0) / unit, scales_at, bias_at, rows, GROUP)
     if GATED:
-        other = _product(
-            x_at, x_stride, weight_at, scales_at, rows + out, inside, tokens, IN, GROUP, TOKENS, ROWS, COLUMNS, SPLIT, STAGES
-        )
-        y = activate(y, GELU) * _finish_tile(other, scales_at, bias_at, rows + out, inside, GROUP)
+        result = activate(result, GELU) * _finish_tile(tl.sum(other, 0) / unit, scales_at, bias_at, rows + out, GROUP)
     mask = inside[:, None] & (token < tokens)[None, :]
     if residual_at is not None:
-        y += tl.load(residual_at + token[None, :] * residual_stride + row[:, None], mask=mask, other=0.0).to(tl.float32)
-    y = _capped(y, softcap, SOFTCAP)
-    tl.store(y_at + token[None, :].to(tl.int64) * out + row[:, None], y.to(y_at.dtype.element_ty), mask=mask)
+        result += tl.load(residual_at + token[None, :] * residual_stride + row[:, None], mask=mask, other=0.0).to(tl.float32)
+    result = _capped(result, softcap, SOFTCAP)
+    tl.store(y_at + token[None, :].to(tl.int64) * out + row[:, None], result.to(y_at.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _finish_tile(y, scales_at, bias_at, rows, inside, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]
+def _finish_tile(y, scales_at, bias_at, rows, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]
     """The scale of each row and the bias, for all tokens."""
     if scales_at is not None:
         if GROUP == 0:
-            y *= tl.load(scales_at + rows, mask=inside, other=0.0)[:, None]
+            y *= tl.load(scales_at + rows)[:, None]
     if bias_at is not None:
-        y += tl.load(bias_at + rows, mask=inside, other=0.0).to(tl.float32)[:, None]
+        y += tl.load(bias_at + rows).to(tl.float32)[:, None]
     return y
 
 
 # ---------------------------------------------------------------- choice and launch
 
 
-def tiling(out: int, depth: int, itemsize: int, tokens: int, *, gated: bool = False, group: int = 0) -> Tiling:
-    """The cut for a product of `out` rows (of each half when gated) over `depth` columns."""
-    if tokens == 1:
-        columns = max(min(512 // itemsize, triton.next_power_of_2(depth)), group)  # 16 bytes of a row for each lane
-        return Tiling(rows=2 if gated else 4, columns=columns, warps=1, ahead=4)
-    columns = min(128 // itemsize, triton.next_power_of_2(depth))
-    if group:
-        columns = min(columns, group)
-    return Tiling(rows=16, columns=max(16, columns), warps=4, ahead=3, split=4)
+def tiling(
+    out: int, depth: int, itemsize: int, tokens: int, *, gated: bool = False, norm: bool = False, group: int = 0
+) -> Tiling:
+    """The cut for a product of `out` rows (of each half when gated) over `depth` columns: what measured best on an H200."""
+    if tokens > 1:
+        columns = min(64 if itemsize > 1 else 128, group or 128, max(16, triton.next_power_of_2(depth) // 4))
+        return Tiling(
+            rows=32 if out >= 16384 and not gated else 16, columns=columns, warps=4, ahead=3 if out < 8192 else 4, split=4
+        )
+    best = _eight_bits(out, depth, gated, norm) if itemsize == 1 else _wider(out, depth, gated, norm)
+    widest = max(triton.next_power_of_2(depth), 16)
+    columns = max(min(best.columns * 2 // max(2, itemsize), widest), group)
+    return replace(best, columns=columns)
+
+
+def _wider(out: int, depth: int, gated: bool, norm: bool) -> Tiling:
+    """One token, weights of 16 bits."""
+    if gated or out * depth >= 1 << 27 or out <= 512 or depth > _DEEP:
+        return Tiling(2, 1024, 4, 4)
+    if depth >= 8192:
+        return Tiling(4, 512, 1, 2)
+    if norm:
+        return Tiling(2, 256, 1, 8)
+    return Tiling(4 if out >= 4096 else 2, 256, 1, 4)
+
+
+def _eight_bits(out: int, depth: int, gated: bool, norm: bool) -> Tiling:
+    """One token, weights of 8 bits."""
+    if gated and out >= 8192:
+        return Tiling(1, 512, 1, 8) if depth < 4096 else Tiling(2, 1024, 2, 4)
+    if out <= 512 or depth > _DEEP:
+        return Tiling(2, 1024, 2, 4)
+    if norm and not gated and out >= 6144:
+        return Tiling(4, 512, 1, 2)
+    return Tiling(4 if out >= 4096 and not gated else 2, 512, 1, 4)
 
 
 def reason_not(x: torch.Tensor, weight: torch.Tensor, group: int = 0) -> str | None:
@@ -246,6 +269,8 @@ def reason_not(x: torch.Tensor, weight: torch.Tensor, group: int = 0) -> str | N
         return f"{x.shape[0]} tokens; the kernels are for 1 to {MOST_TOKENS}"
     if x.dtype not in _FLOATS or weight.dtype not in (x.dtype, torch.float8_e4m3fn):
         return f"no kernel multiplies {x.dtype} by {weight.dtype}"
+    if x.dtype == torch.float32 and x.shape[0] > 1:
+        return "matrix units take no float32"
     if group & (group - 1) or 0 < group < 16:
         return f"groups of {group} columns are not a power of two of at least 16"
     if weight.stride(1) != 1 or weight.stride(0) != weight.shape[1]:
@@ -272,26 +297,33 @@ def linear(
     y = torch.empty((tokens, out), dtype=dtype or x.dtype, device=x.device)
     if residual is not None and residual.stride(1) != 1:
         residual = residual.contiguous()
-    cut = tiles or tiling(out, depth, weight.element_size(), tokens, gated=activation is not None, group=group)
+    cut = tiles or tiling(
+        out, depth, weight.element_size(), tokens, gated=activation is not None, norm=norm is not None, group=group
+    )
     pdl = accelerator.dependent_launch(x.device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    if cut.registers is not None:
+        extra["maxnreg"] = cut.registers
     grid = (triton.cdiv(out, cut.rows),)
-    gated, gelu = activation is not None, activation == "gelu_tanh"
+    known: dict[str, Any] = {
+        "IN": depth, "GROUP": group, "GATED": activation is not None, "GELU": activation == "gelu_tanh",
+        "SOFTCAP": softcap is not None, "ROWS": cut.rows, "COLUMNS": cut.columns,
+        "PDL": pdl, "num_warps": cut.warps, **extra,
+    }  # fmt: skip
     if tokens == 1:
+        weights, eps = norm or (None, 0.0)
         ahead = min(cut.ahead, triton.cdiv(depth, cut.columns))
         _one_token[grid](
-            x, weight, scales, bias, norm[0] if norm else None, residual, y, out, norm[1] if norm else 0.0, softcap or 1.0,
-            IN=depth, GROUP=group, GATED=gated, GELU=gelu, NORM=norm is not None, SOFTCAP=softcap is not None,
-            ROWS=cut.rows, COLUMNS=cut.columns, AHEAD=ahead, PDL=pdl, num_warps=cut.warps, **extra,
-        )  # fmt: skip
+            x, weight, scales, bias, weights, residual, y, out, eps, softcap or 1.0, NORM=norm is not None, AHEAD=ahead, **known
+        )
         return y
     if norm is not None:
         raise ValueError("only the product of one token takes a norm")
-    padded = max(16, triton.next_power_of_2(tokens))
-    _some_tokens[grid](
+    half = x.dtype == torch.bfloat16 and weight.dtype == torch.float8_e4m3fn
+    _by_units[grid](
         x, x.stride(0), weight, scales, bias, residual, 0 if residual is None else residual.stride(0), y, out, tokens,
-        softcap or 1.0, IN=depth, GROUP=group, GATED=gated, GELU=gelu, SOFTCAP=softcap is not None, TOKENS=padded,
-        ROWS=cut.rows, COLUMNS=cut.columns, SPLIT=cut.split, STAGES=cut.ahead, PDL=pdl, num_warps=cut.warps, **extra,
+        softcap or 1.0, _UNIT if half else 1.0, HALF=half, TOKENS=max(8, triton.next_power_of_2(tokens)), SPLIT=cut.split,
+        AHEAD=cut.ahead, **known,
     )  # fmt: skip
     return y
 

@@ -52,13 +52,25 @@ def _dequantise(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _exact(codes, zero, X: tl.constexpr):  # type: ignore[no-untyped-def]
-    """codes - zero in dtype X; both are 0 to 15, so the difference is exact in any float."""
-    if X == tl.bfloat16:
-        # 0x4300 is 128 with its last four bits for the code: cheaper than a conversion from integers.
-        return (codes.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True) - (zero + 128.0).to(tl.bfloat16)
-    else:  # noqa: RET505, one of the two is compiled
-        return codes.to(X) - zero.to(X)
+def _shifted(codes, X: tl.constexpr):  # type: ignore[no-untyped-def]
+    """codes of 0 to 15 plus `_shift(X)` in dtype X. 16-bit floats take the code as their last bits: no conversion needed."""
+    if tl.bfloat16 == X:
+        return (codes.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True)
+    elif tl.float16 == X:  # noqa: RET505, one of the three is compiled
+        return (codes.to(tl.int16) | 0x6400).to(tl.float16, bitcast=True)
+    else:
+        return codes.to(X)
+
+
+@triton.jit
+def _shift(X: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The float whose last four bits count ones."""
+    if tl.bfloat16 == X:
+        return 128.0
+    elif tl.float16 == X:  # noqa: RET505
+        return 1024.0
+    else:
+        return 0.0
 
 
 @triton.jit
@@ -76,19 +88,19 @@ def _tile(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _added(  # type: ignore[no-untyped-def]
-    total, tile, x_low, x_high, scales_at, zeros_at, rows, spans,
+    total, tile, x_low, x_high, x_sums, scales_at, zeros_at, rows, spans,
     COLUMNS: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
-    """total [SPLIT, ROWS, TOKENS] plus the tile's product with x, scaled."""
+    """total [SPLIT, ROWS, TOKENS] plus the tile's product with x, scaled. `x_sums` [SPLIT, TOKENS] are over a span."""
     at = rows[None, :] * GROUPS + (spans * SPAN // GROUP)[:, None]
     mask = (spans * SPAN < COLUMNS)[:, None]
     scale = tl.load(scales_at + at, mask=mask, other=0.0).to(tl.float32)[:, :, None]
     zero = tl.full(scale.shape, 8.0, tl.float32)
     if zeros_at is not None:
         zero = tl.load(zeros_at + at, mask=mask, other=0).to(tl.float32)[:, :, None]
-    product = tl.dot(_exact(tile & 15, zero, x_low.dtype), x_low, input_precision="ieee")
-    product = tl.dot(_exact(tile >> 4, zero, x_low.dtype), x_high, product, input_precision="ieee")
-    return total + product * scale
+    product = tl.dot(_shifted(tile & 15, x_low.dtype), x_low, input_precision="ieee")
+    product = tl.dot(_shifted(tile >> 4, x_low.dtype), x_high, product, input_precision="ieee")
+    return total + (product - (zero + _shift(x_low.dtype)) * x_sums[:, None, :]) * scale
 
 
 @triton.jit
@@ -124,24 +136,15 @@ def _few_tokens(  # type: ignore[no-untyped-def]
         mask = (token < tokens)[None, None, :] & (column < COLUMNS)
         x_low = tl.load(x_from, mask=mask, other=0.0)
         x_high = tl.load(x_from + HALF, mask=mask, other=0.0)
+        x_sums = tl.sum(x_low.to(tl.float32) + x_high.to(tl.float32), 1)
         y = _added(
-            y, tiles[step * LINES], x_low, x_high, scales_at, zeros_at, rows, spans, COLUMNS, GROUPS, GROUP, SPAN
+            y, tiles[step * LINES], x_low, x_high, x_sums, scales_at, zeros_at, rows, spans, COLUMNS, GROUPS, GROUP, SPAN
         )  # fmt: skip
         if GATED:
             other = _added(
-                other,
-                tiles[step * LINES + 1],
-                x_low,
-                x_high,
-                scales_at,
-                zeros_at,
-                rows + out,
-                spans,
-                COLUMNS,
-                GROUPS,
-                GROUP,
-                SPAN,
-            )
+                other, tiles[step * LINES + 1], x_low, x_high, x_sums, scales_at, zeros_at, rows + out, spans,
+                COLUMNS, GROUPS, GROUP, SPAN,
+            )  # fmt: skip
     y = tl.sum(y, 0)
     if bias_at is not None:
         y += tl.load(bias_at + rows).to(tl.float32)[:, None]

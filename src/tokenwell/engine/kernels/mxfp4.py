@@ -1,7 +1,7 @@
 """MXFP4 weights inside Triton kernels: words of eight 4-bit floats with a shared power of two for each 32.
 
-Layout on a device: codes [experts, rows, columns / 8] int32 with element i of a word in bits 4i to 4i + 3 (the bytes of a
-checkpoint, read as little-endian words) and scales [experts, rows, scale_stride(columns)] uint8, value 2^(scale - 127).
+Layout on a device: codes [experts, rows, columns / 8] int32, where byte i of a word has element i in its low and element i + 4 in
+its high half (`weights.mxfp4.words`), and scales [experts, rows, scale_stride(columns)] uint8, value 2^(scale - 127).
 Format: OCP Microscaling Formats (MX) v1.0, sections 5.3.3 (E2M1) and 5.4.1 (E8M0).
 """
 
@@ -26,7 +26,7 @@ def scale_stride(columns):  # type: ignore[no-untyped-def]
 def element(words, INDEX: tl.constexpr):  # type: ignore[no-untyped-def]
     """Element INDEX (0 to 7) of each int32 word in float32, times 2^-126."""
     # The shift to the right copies the sign into the bits above it, of which only the highest is kept.
-    moved = (words << (28 - 4 * INDEX)) >> 6
+    moved = (words << (28 - 8 * (INDEX % 4) - 4 * (INDEX // 4))) >> 6
     return (moved & -2118123520).to(tl.float32, bitcast=True)  # 0x81C00000
 
 
@@ -34,6 +34,44 @@ def element(words, INDEX: tl.constexpr):  # type: ignore[no-untyped-def]
 def scale(codes):  # type: ignore[no-untyped-def]
     """2^(code - 127) of uint8 codes, in float32; code 0, which would be subnormal, becomes 0."""
     return (codes.to(tl.int32) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def spread(COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Which columns of a tile come where in a product, and which words: [COLUMNS] and [COLUMNS / 8].
+
+    Four lanes share the columns of a product's tile, eight in turn. In this order each lane has whole blocks of 32, and so
+    one scale for 32 elements instead of one for eight. COLUMNS is a multiple of 128.
+    """
+    column = tl.arange(0, COLUMNS)
+    word = tl.arange(0, COLUMNS // 8)
+    columns = column // 128 * 128 + column // 8 % 4 * 32 + column // 32 % 4 * 8 + column % 8
+    return columns, word // 16 * 16 + word % 4 * 4 + word // 4 % 4
+
+
+@triton.jit
+def halves(words, powers):  # type: ignore[no-untyped-def]
+    """Words [R, W] int32 in the order of `spread` and scales [R, W / 4] uint8 -> weights [R, 8 * W] in float16.
+
+    Four elements at a time: their bits moved to their places in bytes are e5m2 numbers, 2^-14 of the values. Scales are those
+    that `weights.mxfp4.read_packed` leaves: float16 holds them times 2^14.
+    """
+    low = ((words << 4) & -2139062144) | ((words << 1) & 0x0E0E0E0E)  # 0x80808080
+    high = (words & -2139062144) | ((words >> 3) & 0x0E0E0E0E)
+    codes = tl.permute(tl.join(_bytes(low), _bytes(high)), (0, 1, 3, 2))
+    R: tl.constexpr = words.shape[0]
+    W: tl.constexpr = words.shape[1]
+    values = tl.reshape(codes, (R, W // 16, 4, 4, 8)).to(tl.float8e5, bitcast=True).to(tl.float16)
+    factors = ((powers.to(tl.int16) - 98) << 10).to(tl.int16).to(tl.float16, bitcast=True)  # 2^(power - 127 + 14)
+    return tl.reshape(values * tl.reshape(factors, (R, W // 16, 1, 4, 1)), (R, 8 * W))
+
+
+@triton.jit
+def _bytes(words):  # type: ignore[no-untyped-def]
+    """[R, W] int32 -> [R, W, 4] int8, the lowest byte first."""
+    even = tl.join(words.to(tl.int8), (words >> 16).to(tl.int8))
+    odd = tl.join((words >> 8).to(tl.int8), (words >> 24).to(tl.int8))
+    return tl.reshape(tl.join(even, odd), (words.shape[0], words.shape[1], 4))
 
 
 @triton.jit

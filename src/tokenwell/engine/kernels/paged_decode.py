@@ -21,12 +21,11 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
-from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_scores
+from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_keys
 from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
 _MOST_SPLITS = 64
-_PROGRAMS = 4  # a processor
 
 
 # Numbers that change with the batch are no constants: one compilation serves all batch sizes that a model's graphs have.
@@ -40,9 +39,12 @@ def _decode(  # type: ignore[no-untyped-def]
     scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head, splits, usual, least,
     QUERIES: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
-    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLIT: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (h, r, s): the QUERIES queries of key head h in row r over the row's split s; SPLIT: there are several.
+
+    EARLY: the split's first keys are loaded before the kernel in front has ended, which takes registers.
 
     partial [rows, kv heads, splits, QUERIES, HEAD_DIM] and totals [rows, kv heads, splits, QUERIES, 2] (largest score and sum)
     are float32 scratch, for rows that have more than one split.
@@ -50,7 +52,9 @@ def _decode(  # type: ignore[no-untyped-def]
     head = tl.program_id(0)
     row = tl.program_id(1)
     split = tl.program_id(2)
-    # Lengths, tables and all keys but the newest are older than the kernel before: they are read while that one still runs.
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    # Lengths, tables and all keys but the newest are older than the step: they may be read before anything is waited for.
     newest = tl.load(lengths_at + row) - 1
     table_at += tl.load(slots_at + row).to(tl.int64) * table_stride
     oldest, share, active = _shares(newest, splits, usual, least, WINDOW, BLOCK)
@@ -61,12 +65,16 @@ def _decode(  # type: ignore[no-untyped-def]
     inside = channel < HEAD_DIM
     k_at += head * k_head
     v_at += head * v_head
-    keys = low + tl.arange(0, BLOCK)
-    there = keys < high
-    k, v, place = _load(k_at, v_at, table_at, keys, there, k_page, k_token, v_page, v_token, HEAD_DIM, DIM, FOLD, PAGE_TOKENS)
+    like: tl.constexpr = q_at.dtype.element_ty
+    if EARLY:
+        keys = low + tl.arange(0, BLOCK)
+        k, v, k_first, k_second = _load(
+            k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
+            HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
+        )  # fmt: skip
+    newest_page = tl.load(table_at + newest // PAGE_TOKENS).to(tl.int64)
     if PDL:
         tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     if split < active:
         present = (query < QUERIES)[:, None] & inside[None, :]
         q_row = q_at + row.to(tl.int64) * q_stride + (head * QUERIES + query)[:, None] * HEAD_DIM
@@ -83,27 +91,25 @@ def _decode(  # type: ignore[no-untyped-def]
         total = tl.zeros([TILE], tl.float32)
         mixed = tl.zeros([TILE, DIM], tl.float32)
         if split == 0:
+            offset = newest % PAGE_TOKENS
             largest, total, mixed = _newest(
-                q, q_first, q_second, k_at, v_at, table_at, newest, weight_at, cos_at, sin_at, scale, cap,
-                k_page, k_token, v_page, v_token, sinks_at, head,
-                QUERIES, HEAD_DIM, DIM, TILE, CAP, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
+                q, q_first, q_second, k_at + newest_page * k_page + offset * k_token,
+                v_at + newest_page * v_page + offset * v_token, newest, weight_at, cos_at, sin_at, scale, cap, sinks_at, head,
+                QUERIES, HEAD_DIM, DIM, TILE, CAP, FOLD, HALF, TURNING, TURN,
             )  # fmt: skip
-        scores = _scores(
-            q, q_first, q_second, k, v_at, place, keys, there, weight_at, cos_at, sin_at, scale, cap,
-            CAP, FOLD, HALF, TURNING, TURN,
-        )  # fmt: skip
-        mixed, total, largest = absorb(mixed, total, largest, scores, v.to(q.dtype))
-        for start in tl.range(low + BLOCK, high, BLOCK):
+        if EARLY:
+            keys = low + tl.arange(0, BLOCK)
+            scores = _scores(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
+            mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
+            low += BLOCK
+        for start in tl.range(low, high, BLOCK):
             keys = start + tl.arange(0, BLOCK)
-            there = keys < high
-            k, v, place = _load(
-                k_at, v_at, table_at, keys, there, k_page, k_token, v_page, v_token, HEAD_DIM, DIM, FOLD, PAGE_TOKENS
-            )
-            scores = _scores(
-                q, q_first, q_second, k, v_at, place, keys, there, weight_at, cos_at, sin_at, scale, cap,
-                CAP, FOLD, HALF, TURNING, TURN,
+            k, v, k_first, k_second = _load(
+                k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
+                HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
             )  # fmt: skip
-            mixed, total, largest = absorb(mixed, total, largest, scores, v.to(q.dtype))
+            scores = _scores(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
+            mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
         which = row * KV_HEADS + head
         if active == 1:
             out_place = out_at + (which * QUERIES + query).to(tl.int64)[:, None] * HEAD_DIM + channel[None, :]
@@ -134,46 +140,48 @@ def _shares(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _load(  # type: ignore[no-untyped-def]
-    k_at, v_at, table_at, keys, there, k_page, k_token, v_page, v_token,
-    HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, PAGE_TOKENS: tl.constexpr,
+    k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
+    HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
+    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """Keys and values [keys, DIM] in the cache's dtype, and where the values lie; folded keys are the values."""
+    """Keys below `high` and their values [keys, DIM] in the cache's dtype; folded keys are the values, and what turns in them."""
     channel = tl.arange(0, DIM)
+    there = keys < high
     loaded = there[:, None] & (channel < HEAD_DIM)[None, :]
     page, offset = key_places(table_at, keys, there, PAGE_TOKENS)
     place = page * v_page + offset * v_token
     v = tl.load(v_at + place[:, None] + channel[None, :], mask=loaded, other=0.0)
     k = v
-    if not FOLD:
+    k_first = v
+    k_second = v
+    if FOLD:
+        k_first, k_second = turning_keys(v_at, place, keys, there, weight_at, cos_at, sin_at, like, HALF, TURNING, TURN)
+    else:
         k = tl.load(k_at + (page * k_page + offset * k_token)[:, None] + channel[None, :], mask=loaded, other=0.0)
-    return k, v, place
+    return k, v, k_first, k_second
 
 
 @triton.jit
 def _scores(  # type: ignore[no-untyped-def]
-    q, q_first, q_second, k, v_at, place, keys, there, weight_at, cos_at, sin_at, scale, cap,
-    CAP: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr,
-):  # fmt: skip
+    q, q_first, q_second, k, k_first, k_second, there, scale, cap, CAP: tl.constexpr, FOLD: tl.constexpr
+):
     """Scores [TILE, keys] in units of log 2; what is not there weighs nothing."""
     scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision="ieee")
     if FOLD:
-        scores += turning_scores(q_first, q_second, v_at, place, keys, there, weight_at, cos_at, sin_at, HALF, TURNING, TURN)
+        scores = tl.dot(q_first, tl.trans(k_first), scores, input_precision="ieee")
+        scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
     return tl.where(there[None, :], capped(scores, scale, cap, CAP), -1e30)
 
 
 @triton.jit
 def _newest(  # type: ignore[no-untyped-def]
-    q, q_first, q_second, k_at, v_at, table_at, newest, weight_at, cos_at, sin_at, scale, cap,
-    k_page, k_token, v_page, v_token, sinks_at, head,
-    QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr,
-    HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr,
+    q, q_first, q_second, k_at, v_at, newest, weight_at, cos_at, sin_at, scale, cap, sinks_at, head,
+    QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr, CAP: tl.constexpr,
+    FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
     """The softmax's state after the newest key and the sink: largest [TILE], total [TILE] and mixed [TILE, DIM]."""
     channel = tl.arange(0, DIM)
     inside = channel < HEAD_DIM
-    page = tl.load(table_at + newest // PAGE_TOKENS).to(tl.int64)
-    offset = newest % PAGE_TOKENS
-    v_at += page * v_page + offset * v_token
     v = tl.load(v_at + channel, mask=inside, other=0.0).to(tl.float32)
     if FOLD:
         pair = tl.arange(0, TURN)
@@ -188,7 +196,7 @@ def _newest(  # type: ignore[no-untyped-def]
         scores += tl.sum(q_first.to(tl.float32) * (first * cos - second * sin)[None, :], 1)
         scores += tl.sum(q_second.to(tl.float32) * (second * cos + first * sin)[None, :], 1)
     else:
-        k = tl.load(k_at + page * k_page + offset * k_token + channel, mask=inside, other=0.0).to(tl.float32)
+        k = tl.load(k_at + channel, mask=inside, other=0.0).to(tl.float32)
         scores = tl.sum(q.to(tl.float32) * k[None, :], 1)
     scores = capped(scores, scale, cap, CAP)
     largest = scores
@@ -211,13 +219,14 @@ def _merge(  # type: ignore[no-untyped-def]
     WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (i, j): channels j * PART .. of query head i % HEADS in row i // HEADS, where the row has several splits."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
     which = tl.program_id(0)
     channel = tl.program_id(1) * PART + tl.arange(0, PART)
     split = tl.arange(0, WIDTH)
     _, _, active = _shares(tl.load(lengths_at + which // HEADS) - 1, splits, usual, least, WINDOW, BLOCK)
     if PDL:
         tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
     if active > 1:
         there = split < active
         part = (which // QUERIES * splits + split) * QUERIES + which % QUERIES
@@ -241,14 +250,20 @@ class Cut:
     warps: int
     stages: int  # depth of loads in flight
     usual: int = _MOST_SPLITS  # splits of a row, unless they would be very long
+    early: bool = True  # first keys are loaded before the kernel in front has ended
 
 
 def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, processors: int) -> Cut:
     """What measured fastest on an H200 (docs/log.md), for rows of at most `visible` keys that a query sees."""
-    block = max(16, min(64, 16384 // (dim * value_bytes)))
-    usual = max(1, min(_PROGRAMS * processors // (rows * kv_heads), -(-visible // block), _MOST_SPLITS))
+    few = rows * kv_heads <= processors // 2
+    bytes_a_key = dim * value_bytes
+    block = max(16, min(32 if few else 64, 16384 // bytes_a_key))
+    programs = 4 if dim <= 128 or (few and dim <= 256) else max(1, 512 // dim)  # that a processor holds at once
+    usual = max(1, min(programs * processors // (rows * kv_heads), -(-visible // block), _MOST_SPLITS))
+    if visible <= 128:
+        usual, block = 1, 128 if few and bytes_a_key <= 256 else block
     splits = max(usual, min(8, visible // 8192))  # so that the longest row does not end long after the others
-    return Cut(splits, block, block, 4, max(2, min(4, 131072 // (2 * dim * block * value_bytes))), usual)
+    return Cut(splits, block, block, 4, 3 if few or bytes_a_key >= 256 else 5, usual, few)
 
 
 def paged_decode(
@@ -292,7 +307,7 @@ def paged_decode(
         KV_HEADS=spec.kv_heads, DIM=dim, TILE=max(16, triton.next_power_of_2(queries)),
         CAP=spec.softcap is not None, FOLD=fold is not None, HALF=fold.half if fold else 1,
         TURNING=fold.turning if fold else 1, TURN=max(16, triton.next_power_of_2(fold.turning)) if fold else 1,
-        PAGE_TOKENS=page_tokens, SPLIT=cut.splits > 1, num_warps=cut.warps, num_stages=cut.stages, **shared,
+        PAGE_TOKENS=page_tokens, SPLIT=cut.splits > 1, EARLY=cut.early, num_warps=cut.warps, num_stages=cut.stages, **shared,
     )  # fmt: skip
     if cut.splits > 1:
         part = min(dim, 128)

@@ -1,4 +1,4 @@
-"""What the kernels of paged attention share: where a key lies, and scores against keys that are rebuilt from values.
+"""What the kernels of paged attention share: where a key lies, and keys that are rebuilt from values, and the online softmax.
 
 A layer whose keys are rope(weight * value) stores values only. Only the first `turning` pairs of channels (i, i + half) turn;
 for all others the weight belongs to the query, so their scores are one product with the values as they are.
@@ -12,7 +12,9 @@ import triton.language as tl
 
 @triton.jit
 def key_places(table_at, keys, there, PAGE_TOKENS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Page [keys] int64 and offset in it; `table_at` is the row's part of the page table."""
+    """Page [keys] int64 and offset in it; `table_at` is the row's part of the page table. Without pages all lies in page 0."""
+    if PAGE_TOKENS == 0:
+        return tl.zeros_like(keys).to(tl.int64), keys
     page = tl.load(table_at + keys // PAGE_TOKENS, mask=there, other=0).to(tl.int64)
     return page, keys % PAGE_TOKENS
 
@@ -27,11 +29,10 @@ def fold_queries(q, weight_at, channel, inside, HALF: tl.constexpr, TURNING: tl.
 
 
 @triton.jit
-def turning_scores(  # type: ignore[no-untyped-def]
-    q_first, q_second, v_at, places, keys, there, weight_at, cos_at, sin_at,
-    HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr,
-):  # fmt: skip
-    """Scores [queries, keys] of the turning channels: q_first and q_second [queries, TURN] are both halves of the pairs."""
+def turning_keys(  # type: ignore[no-untyped-def]
+    v_at, places, keys, there, weight_at, cos_at, sin_at, like, HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr
+):
+    """Both halves [keys, TURN] of the turning channels of keys whose values are at v_at + places, in the dtype of `like`."""
     pair = tl.arange(0, TURN)
     turns = pair < TURNING
     inside = there[:, None] & turns[None, :]
@@ -43,10 +44,7 @@ def turning_scores(  # type: ignore[no-untyped-def]
     angle = keys[:, None] * TURNING + pair[None, :]
     cos = tl.load(cos_at + angle, mask=inside, other=1.0).to(tl.float32)
     sin = tl.load(sin_at + angle, mask=inside, other=0.0).to(tl.float32)
-    k_first = (first * cos - second * sin).to(q_first.dtype)
-    k_second = (second * cos + first * sin).to(q_first.dtype)
-    scores = tl.dot(q_first, tl.trans(k_first), input_precision="ieee")
-    return tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
+    return (first * cos - second * sin).to(like), (second * cos + first * sin).to(like)
 
 
 @triton.jit

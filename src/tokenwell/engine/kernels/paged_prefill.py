@@ -11,7 +11,7 @@ The plain reference is engine/attention/reference.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
-from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_scores
+from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_keys
 
 _LOG2_E = math.log2(math.e)
 
@@ -45,9 +45,9 @@ def _attend(  # type: ignore[no-untyped-def]
         if FOLD:
             v = tl.load(v_at + v_place[:, None] + channel[None, :], mask=loaded, other=fill).to(q.dtype)
             scores = tl.dot(q, tl.trans(v), input_precision="ieee")
-            scores += turning_scores(
-                q_first, q_second, v_at, v_place, keys, there, weight_at, cos_at, sin_at, HALF, TURNING, TURN
-            )
+            k_first, k_second = turning_keys(v_at, v_place, keys, there, weight_at, cos_at, sin_at, q.dtype, HALF, TURNING, TURN)
+            scores = tl.dot(q_first, tl.trans(k_first), scores, input_precision="ieee")
+            scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
         else:
             k_place = page * k_page + offset * k_token
             k = tl.load(k_at + k_place[:, None] + channel[None, :], mask=loaded, other=fill).to(q.dtype)
@@ -107,13 +107,15 @@ def _prefill(  # type: ignore[no-untyped-def]
     largest = tl.full([TILE], -1e30, tl.float32)
     total = tl.zeros([TILE], tl.float32)
     if sinks_at is not None:
-        sink = tl.load(sinks_at + query_head, mask=valid, other=0.0)
-        largest = sink.to(tl.float32) * 1.4426950408889634
+        largest = tl.load(sinks_at + query_head, mask=valid, other=0.0).to(tl.float32) * 1.4426950408889634
         total += 1.0
     mixed = tl.zeros([TILE, DIM], tl.float32)
     table_row = table_at + slot * table_stride
     k_at += head * k_head
     v_at += head * v_head
+    if PAGE_TOKENS == 0:
+        k_at += slot * k_token
+        v_at += slot * v_token
 
     # All queries of the tile see the keys from `whole` up to `edge`; only the blocks around those need masks.
     low = 0
@@ -159,45 +161,46 @@ class Tiling:
     apart: bool = True  # blocks of keys that need no mask are a loop of their own
 
 
-def tiling_for(dim: int, dtype: torch.dtype, queries: int) -> Tiling:
-    """What measures fastest (benchmarks and dates are in docs/log.md); float32 has no units, so its tiles are small."""
-    least = triton.next_power_of_2(queries)
+def tiling_for(dim: int, dtype: torch.dtype, queries: int, window: int | None, most: int) -> Tiling:
+    """What measured fastest on an H200 (docs/log.md) for rows of at most `most` tokens; float32 has no units: small tiles."""
     if dtype == torch.float32:
-        return Tiling(max(32, least), 32, 4, 2) if dim <= 256 else Tiling(max(16, least), 16, 4, 2)
-    if dim <= 64:
-        return Tiling(max(128, least), 128, 8, 3)
-    if dim <= 128:
-        return Tiling(max(128, least), 64, 8, 3)
-    if dim <= 256:
-        return Tiling(max(128, least), 64, 8, 2)
-    return Tiling(max(64, least), 32, 8, 2)
+        chosen = Tiling(32, 32, 4, 2) if dim <= 256 else Tiling(16, 16, 4, 2)
+    elif dim <= 64:
+        chosen = Tiling(128, 64, 4, 3) if window is None or window > 256 else Tiling(64, 32, 4, 5, apart=False)
+    elif dim <= 128:
+        chosen = Tiling(128, 128, 8, 3) if most >= 4096 else Tiling(64, 64, 4, 3)
+    elif dim <= 256:
+        chosen = Tiling(128, 64, 8, 2)
+    else:
+        chosen = Tiling(64, 32, 8, 3)
+    return replace(chosen, tile=max(chosen.tile, triton.next_power_of_2(queries)))
 
 
 def paged_prefill(
     spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, table: torch.Tensor, page_tokens: int, slots: torch.Tensor,
-    starts: torch.Tensor, lengths: torch.Tensor, first_row: int, most: int, sinks: torch.Tensor | None, out: torch.Tensor,
+    starts: torch.Tensor, lengths: torch.Tensor, rows: range, most: int, sinks: torch.Tensor | None, out: torch.Tensor,
     tiling: Tiling | None = None,
 ) -> None:  # fmt: skip
-    """Attention of the rows from `first_row` on, into `out` [tokens, heads, head_dim], contiguous; q has its shape.
+    """Attention of `rows`, neighbours, into `out` [tokens, heads, head_dim], contiguous; q has its shape.
 
     table [slots, pages], slots [rows], starts [rows + 1] and lengths [rows] int32; no row has more than `most` tokens. The rows'
-    own keys are in the cache.
+    own keys are in the cache. With no tokens a page there are no pages: k and v are [1, tokens, kv heads, head_dim], and `slots`
+    say where rows begin in them.
     """
-    rows = len(slots) - first_row
-    if rows <= 0 or most <= 0:
+    if len(rows) == 0 or most == 0:
         return
     queries, dim = spec.heads // spec.kv_heads, triton.next_power_of_2(spec.head_dim)
-    chosen = tiling_for(dim, q.dtype, queries) if tiling is None else tiling
+    chosen = tiling_for(dim, q.dtype, queries, spec.window, most) if tiling is None else tiling
     fold = cache.fold
     scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
     k, v = (cache.v if fold else cache.k), cache.v
     extra: dict[str, Any] = {"num_warps": chosen.warps, "num_stages": chosen.stages}
-    _prefill[(spec.kv_heads, rows, triton.cdiv(most, chosen.tile // queries))](
+    _prefill[(spec.kv_heads, len(rows), triton.cdiv(most, chosen.tile // queries))](
         q, q.stride(0), out, k, v, table, table.stride(0), slots, starts, lengths, sinks,
         fold and fold.weight, fold and fold.cos, fold and fold.sin,
         scale * _LOG2_E if spec.softcap is None else scale / spec.softcap, cap, cache.v_scale,
-        k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2), first_row,
+        k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2), rows.start,
         QUERIES=queries, KV_HEADS=spec.kv_heads, HEAD_DIM=spec.head_dim, DIM=dim, WINDOW=spec.window or 0,
         CAP=spec.softcap is not None, FOLD=fold is not None, HALF=fold.half if fold else 1,
         TURNING=fold.turning if fold else 1, TURN=max(16, triton.next_power_of_2(fold.turning)) if fold else 1,

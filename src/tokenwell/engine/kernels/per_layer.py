@@ -128,19 +128,19 @@ def sum_and_gate(
     total = torch.empty((tokens, dim), dtype=x.dtype, device=x.device)
     out = torch.empty((tokens, width), dtype=x.dtype, device=x.device)
     if tokens:
-        rows = _rows(tokens)
+        rows, warps = _shape(tokens)
         pdl, extra = _options(x)
         _sum_and_gate[(tokens, triton.cdiv(width, rows))](
             x, x.stride(0), y, y.stride(0), norm, weight, given, given.stride(0), total, out, eps,
             DIM=dim, WIDTH=width, ROWS=rows, BLOCK=triton.next_power_of_2(dim), GELU=kind == "gelu_tanh", PDL=pdl,
-            num_warps=8, **extra,
+            num_warps=warps, **extra,
         )  # fmt: skip
     return total, out
 
 
-def _rows(tokens: int) -> int:
-    """Of the gate's weights in one program: many programs for one token, less done twice for several."""
-    return 4 if tokens <= 2 else 8
+def _shape(tokens: int) -> tuple[int, int]:
+    """Rows of the gate's weights in one program, and its warps: many programs for one token, less done twice for several."""
+    return (4, 8) if tokens <= 2 else (8, 8)
 
 
 def times(gate: torch.Tensor, given: torch.Tensor, kind: str) -> torch.Tensor:

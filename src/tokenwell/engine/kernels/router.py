@@ -32,9 +32,9 @@ def _pick(  # type: ignore[no-untyped-def]
     for place in tl.static_range(0, TOP):
         best = tl.max(logits, 0)
         expert = tl.min(tl.where(logits == best, index, 2147483647), 0)
+        expert = tl.minimum(expert, experts_last)  # of logits that are not numbers none is the best
         experts = tl.where(slot == place, expert, experts)
         shares = tl.where(slot == place, tl.exp(best - largest), shares)
-        expert = tl.minimum(expert, experts_last)  # of logits that are not numbers none is the best
         logits = tl.where(index == expert, float("-inf"), logits)
     shares = shares / (tl.sum(shares, 0) if OVER_CHOSEN else whole)
     if factor_at is not None:

@@ -1,6 +1,7 @@
 """From logits to tokens on accelerators: the vocabulary is read once in chunks, and once more where the token lies.
 
     survey   one program a row and chunk: the best logit, its place, and the sum of exp((logit - best) / temperature)
+    weigh    only with filters, the same: the sum of those weights over the tokens that the filters leave
     settle   one program a row: the best of the chunks, or the token where the distribution function passes the row's uniform
              number times the whole: first among the chunks, then inside one
 
@@ -37,7 +38,7 @@ BINS = 128
 @triton.jit
 def weigh(x, top, heat):  # type: ignore[no-untyped-def]
     """exp((x - top) / heat); 0 for logits of -inf, also where `top` is one of them."""
-    return tl.exp((x - tl.maximum(top, -3e38)) / heat)
+    return tl.exp((x - tl.maximum(top, -3e38)) * (1.0 / tl.maximum(heat, 1e-30)))
 
 
 @triton.jit
@@ -67,6 +68,13 @@ def load_chunk(logits_at, row, stride, chunk, vocabulary, CHUNK: tl.constexpr): 
 
 
 @triton.jit
+def best_of_row(best_at, row, chunks, CHUNKS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The best logit of a row, from its chunks'."""
+    of_chunks = tl.arange(0, CHUNKS)
+    return tl.max(tl.load(best_at + row * chunks + of_chunks, mask=of_chunks < chunks, other=float("-inf")), 0)
+
+
+@triton.jit
 def _survey(  # type: ignore[no-untyped-def]
     logits_at, stride, vocabulary, parameters_at, best_at, place_at, mass_at, lowest_at, totals_at, chunks,
     RANDOM: tl.constexpr, FILTERS: tl.constexpr, TOTALS: tl.constexpr, CHUNK: tl.constexpr, PDL: tl.constexpr,
@@ -88,8 +96,41 @@ def _survey(  # type: ignore[no-untyped-def]
     if FILTERS:
         tl.store(lowest_at + out, tl.min(tl.where(x > float("-inf"), x, float("inf")), 0))
         if chunk == 0:
-            at = tl.arange(0, TOTALS)
-            tl.store(totals_at + row * TOTALS + at, tl.zeros([TOTALS], tl.int32))
+            at = tl.arange(0, CHUNK)
+            tl.store(totals_at + row * TOTALS + at, at * 0, mask=at < TOTALS)
+
+
+@triton.jit
+def _weigh(  # type: ignore[no-untyped-def]
+    logits_at, stride, vocabulary, parameters_at, best_at, mass_at, cut_at, tie_at, kept_at, chunks,
+    CHUNK: tl.constexpr, CHUNKS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    chunk = tl.program_id(0)
+    row = tl.program_id(1)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    parameters_at += row * _COLUMNS
+    heat = tl.load(parameters_at + HEAT)
+    filters = (tl.load(parameters_at + TOP_K) > 0) | (tl.load(parameters_at + TOP_P) < 1) | (tl.load(parameters_at + MIN_P) > 0)
+    top = best_of_row(best_at, row, chunks, CHUNKS)
+    best = tl.load(best_at + row * chunks + chunk)
+    kept = heat * 0.0
+    if heat > 0:
+        if filters:
+            cut = tl.load(cut_at + row)
+            if depths(best, top, unit(heat)) <= cut:
+                tie = tl.load(tie_at + row)
+                ids, x = load_chunk(logits_at, row, stride, chunk, vocabulary, CHUNK)
+                depth = depths(x, top, unit(heat))
+                stays = (depth < cut) | ((depth == cut) & (ids <= tie))
+                kept = tl.sum(tl.where(stays, weigh(x, top, heat), 0.0), 0)
+        else:
+            # The very numbers that a batch without filters would use.
+            kept = tl.load(mass_at + row * chunks + chunk) * weigh(best, top, heat)
+            if chunk == 0:
+                tl.store(cut_at + row, 0x7FFFFFFF)
+    tl.store(kept_at + row * chunks + chunk, kept)
 
 
 @triton.jit
@@ -142,7 +183,7 @@ class Survey:
     place: torch.Tensor  # int32, the first token that has it
     mass: torch.Tensor  # float32, relative to the chunk's best
     lowest: torch.Tensor  # float32, of the logits that are not -inf
-    totals: torch.Tensor | None  # [rows, ROUNDS, BINS] int32, zeros for the filters
+    totals: torch.Tensor | None  # [rows, ROUNDS + 1, BINS] int32, zeros for the filters
 
 
 def survey(logits: torch.Tensor, parameters: torch.Tensor | None, *, filters: bool = False) -> Survey:
@@ -152,11 +193,12 @@ def survey(logits: torch.Tensor, parameters: torch.Tensor | None, *, filters: bo
     # One tensor each: addresses that are aligned in one batch and not in the next would compile kernels twice.
     best, mass, lowest = (torch.empty(rows, chunks, device=logits.device) for _ in range(3))
     place = torch.empty(rows, chunks, dtype=torch.int32, device=logits.device)
-    totals = torch.empty(rows, ROUNDS, BINS, dtype=torch.int32, device=logits.device) if filters else None
+    totals = torch.empty(rows, ROUNDS + 1, BINS, dtype=torch.int32, device=logits.device) if filters else None
     pdl = accelerator.dependent_launch(logits.device)
     _survey[chunks, rows](
         logits, logits.stride(0), vocabulary, parameters, best, place, mass, lowest, totals, chunks,
-        RANDOM=parameters is not None, FILTERS=filters, TOTALS=ROUNDS * BINS, CHUNK=CHUNK, PDL=pdl, num_warps=4, launch_pdl=pdl,
+        RANDOM=parameters is not None, FILTERS=filters, TOTALS=(ROUNDS + 1) * BINS, CHUNK=CHUNK, PDL=pdl,
+        num_warps=4, launch_pdl=pdl,
     )  # fmt: skip
     return Survey(best, place, mass, lowest, totals)
 
@@ -175,14 +217,19 @@ def choose(logits: torch.Tensor, parameters: torch.Tensor | None, *, filters: bo
         return tokens
     seen = survey(logits, parameters, filters=filters and parameters is not None)
     mass, cut, tie = seen.mass, None, None
+    chunks = mass.shape[1]
+    wide = triton.next_power_of_2(chunks)
+    pdl = accelerator.dependent_launch(logits.device)
     if filters and parameters is not None:
         kept = sampling_filters.keep(logits, parameters, seen)
-        mass, cut, tie = kept.mass, kept.cut, kept.tie
-    chunks = mass.shape[1]
-    pdl = accelerator.dependent_launch(logits.device)
+        cut, tie, mass = kept.cut, kept.tie, torch.empty_like(seen.mass)
+        _weigh[chunks, rows](
+            logits, logits.stride(0), vocabulary, parameters, seen.best, seen.mass, cut, tie, mass, chunks,
+            CHUNK=CHUNK, CHUNKS=wide, PDL=pdl, num_warps=4, launch_pdl=pdl,
+        )  # fmt: skip
     _settle[(rows,)](
         logits, logits.stride(0), vocabulary, parameters, seen.best, seen.place, mass, cut, tie, tokens, chunks,
-        RANDOM=parameters is not None, FILTERS=cut is not None, CHUNK=CHUNK, CHUNKS=triton.next_power_of_2(chunks), PDL=pdl,
+        RANDOM=parameters is not None, FILTERS=cut is not None, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl,
         num_warps=8, launch_pdl=pdl,
     )  # fmt: skip
     return tokens

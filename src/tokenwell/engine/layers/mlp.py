@@ -14,8 +14,6 @@ from tokenwell.engine.weights.source import Source
 class Mlp:
     """down(gated(gate_up(x))), split by width over the ranks."""
 
-    takes_residual = True
-
     def __init__(self, gate_up: Linear, down: Linear, gated: Gated) -> None:
         self.gate_up = gate_up
         self.down = down

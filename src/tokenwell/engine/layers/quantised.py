@@ -80,10 +80,12 @@ class Int4Weight:
     def few(self, x: torch.Tensor, bias: torch.Tensor | None, around: Around) -> torch.Tensor | None:
         from tokenwell.engine.kernels import int4
 
-        if around.norm is not None or around.softcap is not None or "int4" in trust.distrusted():
+        if around.softcap is not None or around.dtype is not None or "int4" in trust.distrusted():
             return None
         if int4.reason_not(x, self.matrix) is not None:
             return None
+        if around.norm is not None:
+            x = around.norm(x)
         kind = None if around.gated is None else around.gated.kind
         return int4.linear(x, self.matrix, bias=bias, activation=kind, residual=around.plus)
 

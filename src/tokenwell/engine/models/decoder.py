@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -22,8 +23,13 @@ from tokenwell.engine.models.build import Build
 from tokenwell.engine.run.batch import Batch
 from tokenwell.engine.weights.source import Source
 
-# A block of [tokens, dim], called as block(x), or as block(x, before=norm, plus=x) if its `takes_residual` is true.
-FeedForward = Callable[..., torch.Tensor]
+
+class FeedForward(Protocol):
+    """A block of a layer."""
+
+    def __call__(self, x: torch.Tensor, *, before: RmsNorm | None = None, plus: torch.Tensor | None = None) -> torch.Tensor:
+        """plus + the block of before(x): [tokens, dim] -> [tokens, dim]"""
+        ...
 
 
 def dense(build: Build, source: Source, index: int, bias: bool = False) -> FeedForward:
@@ -70,9 +76,7 @@ class DecoderLayer:
             if not len(x):
                 return x
         x = self.o(self.attention.attend(q, batch), plus=x)
-        if getattr(self.feed_forward, "takes_residual", False):
-            return self.feed_forward(x, before=self.output_norm, plus=x)
-        return x + self.feed_forward(self.output_norm(x))
+        return self.feed_forward(x, before=self.output_norm, plus=x)
 
 
 class Decoder:

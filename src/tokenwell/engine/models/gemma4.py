@@ -20,6 +20,7 @@ from tokenwell.engine.layers.mlp import Mlp
 from tokenwell.engine.layers.moe import Experts
 from tokenwell.engine.layers.norm import Join, RmsNorm
 from tokenwell.engine.layers.per_layer import PerLayerGate, PerLayerInputs
+from tokenwell.engine.layers.router import Router
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ExpertFacts, LayerFacts, ModelFacts, Raw
 from tokenwell.engine.run.batch import Batch
@@ -110,24 +111,14 @@ def build(build: Build, raw: Raw) -> Gemma4:
     return Gemma4(build, text, prefix, [token for token in media if token is not None])
 
 
-class Router:
-    """Which experts serve a token: softmax over all in float32, the best few renormalised, times a factor an expert."""
-
-    def __init__(self, build: Build, source: Source) -> None:
-        facts = build.facts
-        assert facts.experts is not None
-        self.chosen = facts.experts.chosen
-        self.norm = RmsNorm(None, facts.dim, facts.norm_eps)
-        self.project = Linear.load(source, build.ranks, "proj", facts.dim, facts.experts.count)
-        self.scale = source.tensor("scale", (facts.dim,)) * facts.dim**-0.5
-        self.factor = source.tensor("per_expert_scale", (facts.experts.count,)).to(torch.float32)
-
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[tokens, dim] -> expert ids and shares, both [tokens, chosen]"""
-        scores = self.project(self.norm(x) * self.scale)
-        share, chosen = scores.softmax(-1, dtype=torch.float32).topk(self.chosen, dim=-1)
-        share = share / share.sum(-1, keepdim=True)
-        return chosen, share * self.factor[chosen]
+def _router(build: Build, source: Source) -> Router:
+    """Shares are of a softmax over all experts, made to sum to one over the chosen, times a factor an expert."""
+    facts = build.facts
+    assert facts.experts is not None
+    norm = RmsNorm(source.tensor("scale", (facts.dim,)) * facts.dim**-0.5, facts.dim, facts.norm_eps)
+    project = Linear.load(source, build.ranks, "proj", facts.dim, facts.experts.count)
+    factor = source.tensor("per_expert_scale", (facts.experts.count,)).to(torch.float32)
+    return Router(project, facts.experts.chosen, over_chosen=True, norm=norm, factor=factor)
 
 
 class Gemma4Attention:
@@ -173,7 +164,7 @@ class Gemma4Layer:
         self.experts: Experts | None = None
         self.per_layer: PerLayerGate | None = None
         if facts.experts is not None:
-            self.router = Router(build, source.at("router."))
+            self.router = _router(build, source.at("router."))
             self.experts = Experts.load(source, build.ranks, facts.experts.count, facts.dim, facts.experts.width, activation)
             self.after_attention = Join((attention_norm,), (mlp_norm, norm("pre_feedforward_layernorm_2")))
             output = Join((norm("post_feedforward_layernorm_1"), norm("post_feedforward_layernorm_2")), outer=output_norm)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from tokenwell.engine.layers.activation import gated
 from tokenwell.engine.layers.linear import Linear
-from tokenwell.engine.layers.moe import Experts
+from tokenwell.engine.layers.moe import Experts, Mixture
+from tokenwell.engine.layers.router import Router
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ExpertFacts, ModelFacts, Raw
 from tokenwell.engine.models.decoder import Decoder, FeedForward, Style, dense
@@ -51,28 +50,16 @@ def build_moe(build: Build, raw: Raw) -> Decoder:
 
     def feed_forward(build: Build, source: Source, index: int) -> FeedForward:
         if build.facts.layers[index].experts:
-            return SparseMlp(build, source.at("mlp."), normalise)
+            return _mixture(build, source.at("mlp."), normalise)
         return dense(build, source, index)
 
     return Decoder(build, Style(qkv_bias=bias, o_bias=bias, qk_norm=True, feed_forward=feed_forward))
 
 
-class SparseMlp:
-    """Softmax over all experts in float32, the best few, their shares renormalised or not."""
-
-    def __init__(self, build: Build, source: Source, normalise: bool) -> None:
-        facts = build.facts
-        assert facts.experts is not None
-        self.chosen = facts.experts.chosen
-        self.normalise = normalise
-        self.router = Linear.load(source, build.ranks, "gate", facts.dim, facts.experts.count)
-        self.experts = Experts.load(
-            source, build.ranks, facts.experts.count, facts.dim, facts.experts.width, gated(facts.activation)
-        )
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[tokens, dim] -> [tokens, dim]"""
-        share, chosen = self.router(x).softmax(-1, dtype=torch.float32).topk(self.chosen, dim=-1)
-        if self.normalise:
-            share = share / share.sum(-1, keepdim=True)
-        return self.experts(x, chosen, share.to(x.dtype))
+def _mixture(build: Build, source: Source, normalise: bool) -> Mixture:
+    """Softmax over all experts, the best few, their shares renormalised or not."""
+    facts = build.facts
+    assert facts.experts is not None
+    project = Linear.load(source, build.ranks, "gate", facts.dim, facts.experts.count)
+    experts = Experts.load(source, build.ranks, facts.experts.count, facts.dim, facts.experts.width, gated(facts.activation))
+    return Mixture(Router(project, facts.experts.chosen, over_chosen=normalise), experts)

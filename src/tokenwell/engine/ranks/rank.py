@@ -38,6 +38,7 @@ def serve(rank: int, store: Path, spec: EngineSpec, channel: RankChannel) -> Non
     enter("serving")
     for plan in channel.plans():
         worker.draw(worker.launch(plan))
+    worker.graphs = None  # recorded steps hold on to the transport
     from tokenwell.engine.run.parallel import disconnect
 
     disconnect()

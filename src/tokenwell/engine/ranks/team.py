@@ -140,7 +140,8 @@ class Team:
             ranks = connect(0, self._spec.tp, platform.device, self._store, self._plans.send)
             trial.check(ranks)
         except Exception as error:
-            self._end(self._failed_trial(f"{type(error).__name__}: {error}"))
+            said = str(error) if isinstance(error, TokenwellError) else f"{type(error).__name__}: {error}"
+            self._end(self._failed_trial(f"rank 0: {said}"))
         self._reached[STAGES.index("trusted")].wait()
         del self._limits["trial"]
         took = time.monotonic() - began
@@ -149,6 +150,12 @@ class Team:
     # ------------------------------------------------------------------ the watch
 
     def _watch(self) -> None:
+        try:
+            self._look()
+        except Exception as error:  # nobody else would notice
+            self._end(Fatal(f"the watch over the ranks failed: {type(error).__name__}: {error}", retry=True))
+
+    def _look(self) -> None:
         while not self._closing:
             for rank, state in self._ranks.items():
                 state.hear(_LOOK_MS // len(self._ranks))

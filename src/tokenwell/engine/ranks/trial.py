@@ -28,18 +28,18 @@ def check(ranks: Ranks) -> None:
             mine = (base + ranks.rank).to(dtype)
             told = f"{size} numbers in {str(dtype).removeprefix('torch.')}"
             total = base * ranks.world + ranks.world * (ranks.world - 1) // 2
-            _same(ranks.all_reduce(mine.clone()), total, f"the sum of {told}", ranks)
-            _same(ranks.gather_last(mine), torch.cat([base + rank for rank in range(ranks.world)]), f"all of {told}", ranks)
-            _same(ranks.share(mine.clone()), base, f"rank 0's {told}", ranks)
+            _same(ranks.all_reduce(mine.clone()), total, f"the sum of {told}")
+            _same(ranks.gather_last(mine), torch.cat([base + rank for rank in range(ranks.world)]), f"all ranks' {told}")
+            _same(ranks.share(mine.clone()), base, f"rank 0's {told}")
     if ranks.least([ranks.rank + 3, -ranks.rank]) != [3, 1 - ranks.world]:
-        raise ExchangeError(f"rank {ranks.rank} got a wrong minimum")
+        raise ExchangeError("the smallest of whole numbers is wrong")
 
 
-def _same(found: torch.Tensor, expected: torch.Tensor, what: str, ranks: Ranks) -> None:
+def _same(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
     wrong = found.to(torch.int64) != expected
     if bool(wrong.any()):
         place = int(wrong.nonzero()[0])
         raise ExchangeError(
-            f"rank {ranks.rank} got {what} wrong in {int(wrong.sum())} places: number {place} is {found[place].item():g} "
+            f"{what} came out wrong in {int(wrong.sum())} places: number {place} is {found[place].item():g} "
             f"instead of {expected[place].item()}"
         )

@@ -26,19 +26,19 @@ class Counts:
     def __init__(self, prompt: Sequence[int], device: torch.device) -> None:
         self._in_prompt = set(prompt)
         self.prompt = upload(np.array(sorted(self._in_prompt), dtype=np.int64), device)  # [different tokens] int64
-        self._place: dict[int, int] = {}
+        self._place: dict[int, int] = {}  # of a token in the columns of `_generated`
         self._generated = np.zeros((3, 64), dtype=np.int64)
         self._counted = 0
 
-    def catch_up(self, tokens: Sequence[int]) -> None:
-        """Count the generated tokens that are not counted yet; `tokens` are all generated ones."""
-        for token in tokens[self._counted :]:
+    def catch_up(self, tokens: Sequence[int], prompt_tokens: int) -> None:
+        """Count the generated ones of a row's `tokens` that are not counted yet."""
+        for token in tokens[prompt_tokens + self._counted :]:
             place = self._place.setdefault(token, len(self._place))
             if place == self._generated.shape[1]:
                 self._generated = np.concatenate([self._generated, np.zeros_like(self._generated)], axis=1)
             self._generated[:2, place] = token, token not in self._in_prompt
             self._generated[2, place] += 1
-        self._counted = len(tokens)
+        self._counted = len(tokens) - prompt_tokens
 
     @property
     def generated(self) -> np.ndarray:
@@ -111,5 +111,5 @@ def _add(logits: torch.Tensor, additions: Sequence[tuple[int, int, float]]) -> N
 def _counts(row: Row, device: torch.device) -> Counts:
     if row.counts is None:
         row.counts = Counts(row.tokens[: row.prompt_tokens], device)
-    row.counts.catch_up(row.tokens[row.prompt_tokens :])
+    row.counts.catch_up(row.tokens, row.prompt_tokens)
     return row.counts

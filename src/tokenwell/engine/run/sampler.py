@@ -152,7 +152,10 @@ def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
         there = None if table is None else upload(table, logits.device)
         return sampling.choose(logits, there, filters=any(map(_filters, rows)))
     random = [index for index, row in enumerate(rows) if not row.sampling.greedy]
-    tokens: torch.Tensor = logits.argmax(-1)
+    greedy = [index for index, row in enumerate(rows) if row.sampling.greedy]
+    tokens = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+    if greedy:
+        tokens[greedy] = (logits if not random else logits[greedy]).argmax(-1)
     filtered = [index for index in random if _filters(rows[index])]
     free = [index for index in random if not _filters(rows[index])]
     if free:
@@ -160,6 +163,20 @@ def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     if filtered:
         tokens[filtered] = _filtered(_probabilities(logits, rows, filtered), rows, filtered)
     return tokens
+
+
+def warm(vocabulary: int, device: torch.device) -> None:
+    """Compile (or load) the kernels that `draw` may need for a model, so that no request waits for that."""
+    if kernels_reason_not(device) is not None:
+        return
+    from tokenwell.engine.kernels import sampling
+
+    logits = torch.zeros(1, vocabulary, device=device)
+    table = upload(np.array([(1.0, 0.5, 1, 0.5, 0.0)], dtype=np.float32), device)
+    sampling.choose(logits, None)
+    for filters in (False, True):
+        sampling.choose(logits, table, filters=filters)
+    _forbid(logits, Mask([0], np.zeros((1, -(-vocabulary // 8)), dtype=np.uint8)))
 
 
 def parameters(rows: Sequence[Row]) -> np.ndarray | None:

@@ -39,7 +39,7 @@ class Flight:
                     raise ValueError(f"step {result.step}, row {run.row}: the sampled token's logprob is missing")
             if seq.prompt_logprobs is not None:
                 got = len(result.prompt_logprobs.get(run.row, ()))
-                due = min(run.start + run.count, seq.prompt_tokens - 1) - run.start
+                due = max(0, min(run.start + run.count, seq.prompt_tokens - 1) - run.start)  # 0 behind the prompt: an aborted row
                 if got != due:
                     raise ValueError(f"step {result.step}, row {run.row}: {got} prompt logprobs instead of {due}")
         return sampled

@@ -100,7 +100,8 @@ class DummyCheckpoint:
     def _read_whole(self, name: str, seed: str, shape: tuple[int, ...], cut: Cut, destination: torch.Tensor) -> None:
         """Draw all of a tensor, into place if all is wanted."""
         generator = torch.Generator(destination.device).manual_seed(zlib.crc32(seed.encode()))
-        if all(indices == range(size) for indices, size in zip(cut, shape, strict=True)):
+        whole_cut = all(indices == range(size) for indices, size in zip(cut, shape, strict=True))
+        if whole_cut and destination.is_contiguous():  # numbers are drawn in the order of memory
             self._draw(name, destination, generator)
             return
         whole = torch.empty(shape, dtype=destination.dtype, device=destination.device)

@@ -44,18 +44,16 @@ class Deal:
 def deal(experts: int, width: int, rank: int, world: int, split: Split = "width", block: int = 1) -> Deal:
     """The part of a rank; widths are multiples of `block` and may differ by one of them.
 
-    Raises CheckpointError if there is less than one for each rank.
+    With fewer blocks than ranks whole experts are dealt. Raises CheckpointError if these are too few as well.
     """
-    whole = experts if split == "experts" else width // block
-    if width % block or whole < world:
+    if width % block == 0 and width // block >= world and split == "width":
+        whole = width // block
+        return Deal((0, experts), (whole * rank // world * block, whole * (rank + 1) // world * block))
+    if experts < world:
         raise CheckpointError(
-            f"{experts} experts of width {width} cannot be dealt to {world} ranks by {split}"
-            f"{f' in blocks of {block}' if block > 1 else ''}. Use another number of ranks."
+            f"{experts} experts of width {width} cannot be dealt to {world} ranks. Use another number of ranks."
         )
-    span = (whole * rank // world, whole * (rank + 1) // world)
-    if split == "experts":
-        return Deal(span, (0, width))
-    return Deal((0, experts), (span[0] * block, span[1] * block))
+    return Deal((experts * rank // world, experts * (rank + 1) // world), (0, width))
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class ExpertMatrix:
     """A matrix [rows, columns] for each of some experts, contiguous.
 
     In a float dtype: codes [experts, rows, columns]. FP8: codes in e4m3 and scales [experts, rows] float32. MXFP4: codes
-    [experts, rows, columns / 8] int32, eight elements a word, the lowest bits first, and scales [experts, rows, scale_columns]
-    uint8, of which columns / 32 are used; see `mxfp4`.
+    [experts, rows, columns / 8] int32, eight elements a word as `mxfp4.words` orders them, and uint8 scales
+    [experts, rows, scale_columns(columns)], of which columns / 32 are used.
     """
 
     codes: torch.Tensor
@@ -99,13 +97,28 @@ class ExpertMatrix:
             return self.codes.to(dtype)
         if not self.packed:
             return fp8.dequantise(self.codes, self.scales, dtype)
-        blocks = self.codes.view(torch.uint8).unflatten(-1, (-1, mxfp4.BLOCK // 2))
+        blocks = mxfp4.blocks(self.codes)
         return mxfp4.dequantise(blocks, self.scales[..., : blocks.shape[-2]], dtype)
+
+    def unpacked(self, dtype: torch.dtype) -> ExpertMatrix:
+        """The same weights in a float dtype."""
+        return ExpertMatrix(self.dense(dtype), None, self.bias)
 
 
 def scale_columns(columns: int) -> int:
     """The scales of a row of MXFP4, padded so that every row starts where four or eight of them can be read at once."""
     return -(-columns // (8 * mxfp4.BLOCK)) * 8
+
+
+def empty_mxfp4(
+    source: Source | torch.device, experts: int, rows: int, columns: int, bias: torch.Tensor | None = None
+) -> ExpertMatrix:
+    """MXFP4 weights to be filled in. Kernels read a tile beyond the last row: there is memory, and padding scales to zero."""
+    device = source if isinstance(source, torch.device) else source.device
+    words = experts * rows * columns // 8
+    codes = torch.zeros(words + 64, dtype=torch.int32, device=device)[:words].view(experts, rows, columns // 8)
+    shape = (experts, rows, scale_columns(columns))
+    return ExpertMatrix(codes, torch.full(shape, mxfp4.PACKED_ZERO, dtype=torch.uint8, device=device), bias)
 
 
 def read_dense(
@@ -132,29 +145,29 @@ def read_fp8(source: Source, experts: int, rows: int, columns: int, fill: Fill, 
     return ExpertMatrix(codes, scales, bias)
 
 
-def read_stack(source: Source, dim: int, width: int, part: Deal) -> tuple[ExpertMatrix, ExpertMatrix]:
+def read_stack(source: Source, experts: int, dim: int, width: int, part: Deal) -> tuple[ExpertMatrix, ExpertMatrix]:
     """Gate and up [experts, 2 * size, dim], the gate rows first, and down [experts, dim, size], as the recipe wants them.
 
     The checkpoint holds `experts.gate_up_proj` and `experts.down_proj` for all experts, or `experts.<e>.{gate,up,down}_proj`
     of each, which may be quantised.
     """
     size = part.size
-    total = source.shape("experts.gate_up_proj")[0] if source.has("experts.gate_up_proj") else 0
+    fused = source.has("experts.gate_up_proj")
 
     def fill_gate_up(place: torch.Tensor, some: range) -> None:
         for half, name in enumerate(("gate_proj", "up_proj")):
             rows = slice(half * size, (half + 1) * size)
-            if total:
+            if fused:
                 span = (half * width + part.width[0], half * width + part.width[1])
                 cut = ((part.experts[0] + some.start, part.experts[0] + some.stop), span)
-                source.read_into(place[:, rows], "experts.gate_up_proj", (total, 2 * width, dim), part=cut)
+                source.read_into(place[:, rows], "experts.gate_up_proj", (experts, 2 * width, dim), part=cut)
             else:
                 _read_each(source, place[:, rows], some, part, Part(name, width, part.width), dim, (0, dim))
 
     def fill_down(place: torch.Tensor, some: range) -> None:
-        if total:
+        if fused:
             cut = ((part.experts[0] + some.start, part.experts[0] + some.stop), None, part.width)
-            source.read_into(place, "experts.down_proj", (total, dim, width), part=cut)
+            source.read_into(place, "experts.down_proj", (experts, dim, width), part=cut)
         else:
             _read_each(source, place, some, part, Part("down_proj", dim, (0, dim)), width, part.width)
 
@@ -181,3 +194,46 @@ def _becomes_fp8(source: Source) -> bool:
         return True
     source.note("--quantization fp8 is for accelerators: weights stay in the compute dtype on this device")
     return False
+
+
+def read_gpt_oss(
+    source: Source, experts: int, dim: int, width: int, part: Deal, packed: bool
+) -> tuple[ExpertMatrix, ExpertMatrix]:
+    """gpt-oss' `{gate_up,down}_proj{,_bias}` in MXFP4 (`_blocks`, `_scales`) or [experts, in, out] in a float dtype.
+
+    Checkpoints interleave gate and value rows; here each half is together. `packed`: MXFP4 stays so.
+    """
+    size, (first, last) = part.size, part.width
+    stored = source.has("gate_up_proj_blocks")
+    gate_up_bias = source.empty((part.count, 2 * size))
+    make = empty_mxfp4 if packed else _empty
+    gate_up, down = make(source, part.count, 2 * size, dim, gate_up_bias), make(source, part.count, dim, size)
+    for half in range(2):
+        rows = (2 * first + half, 2 * last, 2)
+        place = slice(half * size, (half + 1) * size)
+        source.read_into(gate_up_bias[:, place], "gate_up_proj_bias", (experts, 2 * width), part=(part.experts, rows))
+        shape, cut = (experts, 2 * width, dim), (part.experts, rows)
+        if packed:
+            assert gate_up.scales is not None
+            mxfp4.read_packed(gate_up.codes[:, place], gate_up.scales[:, place], source, "gate_up_proj", shape, cut)
+        elif stored:
+            mxfp4.read_into(gate_up.codes[:, place], source, "gate_up_proj", shape, cut)
+        else:
+            stack = (experts, dim, 2 * width)
+            source.read_into(gate_up.codes[:, place].mT, "gate_up_proj", stack, part=(part.experts, None, rows))
+    shape, columns = (experts, dim, width), (part.experts, None, part.width)
+    if packed:
+        assert down.scales is not None
+        mxfp4.read_packed(down.codes, down.scales, source, "down_proj", shape, columns)
+    elif stored:
+        mxfp4.read_into(down.codes, source, "down_proj", shape, columns)
+    else:
+        source.read_into(down.codes.mT, "down_proj", (experts, width, dim), part=(part.experts, part.width))
+    down_bias = source.tensor("down_proj_bias", (experts, dim), part=(part.experts,))
+    if part.width[0]:  # the ranks' results are summed: only one of them adds the bias
+        return gate_up, down
+    return gate_up, ExpertMatrix(down.codes, down.scales, down_bias)
+
+
+def _empty(source: Source, experts: int, rows: int, columns: int, bias: torch.Tensor | None = None) -> ExpertMatrix:
+    return ExpertMatrix(source.empty((experts, rows, columns)), None, bias)

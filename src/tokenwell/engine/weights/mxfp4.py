@@ -11,11 +11,13 @@ import math
 
 import torch
 
-from tokenwell.engine.weights.shard import Part, resolve
+from tokenwell.engine.weights.shard import Part, Span, resolve
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError
 
 BLOCK = 32  # elements that share a scale
+PACKED_SCALES = (99, 128)  # 2^-28 to 2, which trained weights never leave: kernels that compute in float16 know no others
+PACKED_ZERO = 98  # what they take for a scale of zero
 _BLOCK_BYTES = BLOCK // 2
 _PIECE_BLOCKS = 1 << 16  # 8 MiB of float32 at a time
 
@@ -64,6 +66,46 @@ def read_into(destination: torch.Tensor, source: Source, name: str, shape: tuple
     `part` cuts dimensions of `shape` as in Source.tensor; along K its span must start and end at multiples of 32.
     Raises CheckpointError as Source.tensor does, and if a block of 32 is split.
     """
+    stored, experts, rows, columns = _cut(source, name, shape, part)
+    for index, expert in enumerate(range(*experts)):
+        cut = ((expert, expert + 1), rows, columns)
+        blocks = source.tensor(f"{name}_blocks", (*stored, _BLOCK_BYTES), part=cut, dtype=torch.uint8)
+        scales = source.tensor(f"{name}_scales", stored, part=cut, dtype=torch.uint8)
+        dequantise_into(destination[index], blocks[0], scales[0])
+
+
+def read_packed(
+    codes: torch.Tensor, scales: torch.Tensor, source: Source, name: str, shape: tuple[int, int, int], part: Part = ()
+) -> None:
+    """Like `read_into`, but as stored: codes [E, rows, K/8] int32 as `words` makes them and scales [E, rows, >= K/32] uint8."""
+    stored, experts, rows, columns = _cut(source, name, shape, part)
+    for index, expert in enumerate(range(*experts)):
+        one = ((expert, expert + 1), rows, columns)
+        codes[index] = words(source.tensor(f"{name}_blocks", (*stored, _BLOCK_BYTES), part=one, dtype=torch.uint8)[0])
+    used = scales[..., : columns[1] - columns[0]]
+    source.read_into(used, f"{name}_scales", stored, part=(experts, rows, columns))
+    used.clamp_(*PACKED_SCALES)
+
+
+def words(blocks: torch.Tensor) -> torch.Tensor:
+    """Blocks [..., K/32, 16] uint8 of a checkpoint in the order that kernels read: words [..., K/8] int32.
+
+    Bytes 0 to 3 of a word hold its elements 0 to 3 in their low and 4 to 7 in their high halves, so that one operation on the
+    word decodes four of them.
+    """
+    elements = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-3).unflatten(-1, (-1, 2, 4))
+    return (elements[..., 0, :] | elements[..., 1, :] << 4).contiguous().view(torch.int32).flatten(-2)
+
+
+def blocks(words: torch.Tensor) -> torch.Tensor:
+    """The inverse of `words`."""
+    halves = words.view(torch.uint8).unflatten(-1, (-1, 4))
+    elements = torch.stack((halves & 15, halves >> 4), dim=-2).flatten(-3).unflatten(-1, (-1, 2))
+    return (elements[..., 0] | elements[..., 1] << 4).unflatten(-1, (-1, _BLOCK_BYTES))
+
+
+def _cut(source: Source, name: str, shape: tuple[int, int, int], part: Part) -> tuple[tuple[int, int, int], Span, Span, Span]:
+    """The shape of the stored scales, and the spans of experts, rows and blocks that `part` of a weight of `shape` is."""
     experts, rows, columns = resolve(source.prefix + name, shape, part)
     if shape[2] % BLOCK or columns.step != 1 or columns.start % BLOCK or columns.stop % BLOCK:
         raise CheckpointError(
@@ -71,12 +113,8 @@ def read_into(destination: torch.Tensor, source: Source, name: str, shape: tuple
             "Use another number of ranks."
         )
     stored = (*shape[:2], shape[2] // BLOCK)
-    inner = ((rows.start, rows.stop, rows.step), (columns.start // BLOCK, columns.stop // BLOCK))
-    for index, expert in enumerate(experts):
-        cut = ((expert, expert + 1), *inner)
-        blocks = source.tensor(f"{name}_blocks", (*stored, _BLOCK_BYTES), part=cut, dtype=torch.uint8)
-        scales = source.tensor(f"{name}_scales", stored, part=cut, dtype=torch.uint8)
-        dequantise_into(destination[index], blocks[0], scales[0])
+    blocks = (columns.start // BLOCK, columns.stop // BLOCK)
+    return stored, (experts.start, experts.stop), (rows.start, rows.stop, rows.step), blocks
 
 
 def _byte_values(device: torch.device) -> torch.Tensor:

@@ -1,0 +1,43 @@
+"""Attention of prompts from their first token in layers whose keys are rebuilt from values: rebuilt once, not for every tile.
+
+All that such rows see is in the step itself, so keys and values are gathered from the cache into plain tensors first. A row
+with a cached prefix reads the cache where it is: its context may be far longer than the step.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
+from tokenwell.engine.run.batch import Batch
+
+
+def first_fresh(batch: Batch) -> int:
+    """The row from which on all rows start at position 0 and have several tokens; the number of rows if none does."""
+    if len(batch.spans) != batch.rows:  # the host does not know
+        return batch.rows
+    first = batch.rows
+    while first > batch.singles and batch.spans[first - 1].start == 0:
+        first -= 1
+    return first
+
+
+def attend_fresh(
+    spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, batch: Batch, group: int, first: int,
+    sinks: torch.Tensor | None, out: torch.Tensor,
+) -> None:  # fmt: skip
+    """The rows from `first` on, all fresh, into `out`, which like q is [tokens, heads, head_dim]."""
+    from tokenwell.engine.kernels.paged_gather import paged_gather
+    from tokenwell.engine.kernels.paged_prefill import paged_prefill
+
+    where = batch.groups[group]
+    tokens = slice(batch.spans[first].offset, None)
+    k, v = paged_gather(
+        cache, where.table, where.page_tokens, batch.slots, batch.positions[tokens], batch.token_rows[tokens], q.dtype
+    )
+    starts = batch.starts[first:] - batch.starts[first]
+    rows = range(batch.rows - first)
+    paged_prefill(
+        spec, q[tokens], LayerCache(k[None], v[None]), where.table, 0, starts[:-1], starts, batch.lengths[first:], rows,
+        batch.most, sinks, out[tokens],
+    )  # fmt: skip
