@@ -92,6 +92,8 @@ def check(case: Case, device: torch.device, seed: int = 0, host: bool = True) ->
     """`host`: the batch says on the host, too, where its rows lie."""
     spec, q, cache, batch, sinks = make(case, device, seed)
     batch.spans = batch.spans if host else ()
+    if host:
+        batch.most = max(batch.most, 256)  # only a bound; rows from their first token are gathered from there on
     expected = ReferenceAttention().attend(spec, q.float(), cache, batch, 0, sinks)
     actual = TritonAttention().attend(spec, q, cache, batch, 0, sinks)
     assert actual.dtype == q.dtype
@@ -180,7 +182,7 @@ def test_few_rows_get_more_splits_than_many() -> None:
 
     assert splits(1, 64) == 1
     assert splits(1, 131072) > splits(8, 131072) > splits(64, 1024) == 1
-    assert splits(64, 131072) == 8  # so that the longest row does not end long after the others
+    assert splits(64, 131072) == 4  # so that the longest row does not end long after the others
 
 
 LARGE = [

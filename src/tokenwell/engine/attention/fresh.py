@@ -1,7 +1,7 @@
-"""Attention of prompts from their first token in layers whose keys are rebuilt from values: rebuilt once, not for every tile.
+"""Attention of prompts from their first token: all that they see is in the step itself, so it is gathered first.
 
-All that such rows see is in the step itself, so keys and values are gathered from the cache into plain tensors first. A row
-with a cached prefix reads the cache where it is: its context may be far longer than the step.
+Plain tensors save every tile the page table, widening of 8-bit numbers and rebuilding of folded keys. A row with a cached
+prefix reads the cache where it is: its context may be far longer than the step.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ import torch
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
 from tokenwell.engine.run.batch import Batch
 
+_LEAST_TOKENS = 256  # of the longest row; below, the additional kernel costs more than it saves
+_LEAST_WINDOW = 256  # shorter ones read each key so rarely that gathering does not pay
 
-def first_fresh(batch: Batch) -> int:
-    """The row from which on all rows start at position 0 and have several tokens; the number of rows if none does."""
-    if len(batch.spans) != batch.rows:  # the host does not know
+
+def first_fresh(spec: AttentionSpec, batch: Batch) -> int:
+    """The row from which on all rows start at position 0 and are worth gathering; the number of rows if none is."""
+    if len(batch.spans) != batch.rows or batch.most < _LEAST_TOKENS:  # in graphs the host does not know where rows lie
+        return batch.rows
+    if spec.window is not None and spec.window < _LEAST_WINDOW:
         return batch.rows
     first = batch.rows
     while first > batch.singles and batch.spans[first - 1].start == 0:

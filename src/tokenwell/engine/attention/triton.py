@@ -44,7 +44,7 @@ class TritonAttention:
         if singles:
             paged_decode(spec, q, cache, table, page_tokens, batch.slots[:singles], batch.lengths, batch.longest, sinks, out)
         if singles < batch.rows:
-            last = batch.rows if cache.fold is None else first_fresh(batch)
+            last = first_fresh(spec, batch)
             if last < batch.rows:
                 attend_fresh(spec, q, cache, batch, group, last, sinks, out)
             paged_prefill(

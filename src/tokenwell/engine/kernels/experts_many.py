@@ -25,7 +25,7 @@ from tokenwell.engine.weights.experts import ExpertMatrix
 class Tiling:
     """`rows` x `columns` of a weight times `slots` inputs at a time; `stages` such steps are on their way.
 
-    `columns` is a multiple of 32, and for MXFP4 of 128.
+    `columns` is a multiple of 32.
     """
 
     slots: int
@@ -99,7 +99,7 @@ def _tile(weight_at, scales_at, rows, block, IN: tl.constexpr, PACKED: tl.conste
     EVEN: tl.constexpr = IN % COLUMNS == 0
     if PACKED:
         # Behind the last block there is the next row, or memory that is there for it (`empty_mxfp4`): inputs are zero there.
-        codes = tl.load(weight_at + rows[:, None] * (IN // 8) + block * 4 + mxfp4.spread(COLUMNS)[1][None, :])
+        codes = tl.load(weight_at + rows[:, None] * (IN // 8) + block * 4 + tl.arange(0, COLUMNS // 8)[None, :])
         blocks = block + tl.arange(0, COLUMNS // 32)
         return codes, tl.load(scales_at + rows[:, None] * mxfp4.scale_stride(IN) + blocks[None, :])
     else:  # noqa: RET505, one of the two is compiled
@@ -143,7 +143,7 @@ def _gate_up(  # type: ignore[no-untyped-def]
         token = tl.load(order_at + place, mask=here, other=0) // TOP
         total = tl.zeros((ROWS, SLOTS), tl.float32)
         for block in tl.range(0, (IN + 31) // 32, COLUMNS // 32, num_stages=STAGES):
-            column = block * 32 + (mxfp4.spread(COLUMNS)[0] if PACKED else tl.arange(0, COLUMNS))
+            column = block * 32 + tl.arange(0, COLUMNS)
             mask = here[None, :] if IN % COLUMNS == 0 else (column < IN)[:, None] & here[None, :]
             x = tl.load(x_at + token.to(tl.int64)[None, :] * x_stride + column[:, None], mask=mask, other=0.0)
             codes, powers = _tile(weight_at, scales_at, rows, block, IN, PACKED, COLUMNS)
@@ -180,7 +180,7 @@ def _down(  # type: ignore[no-untyped-def]
         here = place < end
         total = tl.zeros((ROWS, SLOTS), tl.float32)
         for block in tl.range(0, (IN + 31) // 32, COLUMNS // 32, num_stages=STAGES):
-            column = block * 32 + (mxfp4.spread(COLUMNS)[0] if PACKED else tl.arange(0, COLUMNS))
+            column = block * 32 + tl.arange(0, COLUMNS)
             mask = here[None, :] if IN % COLUMNS == 0 else (column < IN)[:, None] & here[None, :]
             x = tl.load(hidden_at + place.to(tl.int64)[None, :] * IN + column[:, None], mask=mask, other=0.0)
             codes, powers = _tile(weight_at, scales_at, rows, block, IN, PACKED, COLUMNS)

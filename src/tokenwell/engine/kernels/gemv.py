@@ -39,7 +39,6 @@ class Tiling:
     warps: int
     ahead: int
     split: int = 1
-    registers: int | None = None  # a thread may have at most so many, so that more programs run side by side
 
 
 @triton.jit
@@ -302,8 +301,6 @@ def linear(
     )
     pdl = accelerator.dependent_launch(x.device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
-    if cut.registers is not None:
-        extra["maxnreg"] = cut.registers
     grid = (triton.cdiv(out, cut.rows),)
     known: dict[str, Any] = {
         "IN": depth, "GROUP": group, "GATED": activation is not None, "GELU": activation == "gelu_tanh",

@@ -37,21 +37,8 @@ def scale(codes):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def spread(COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Which columns of a tile come where in a product, and which words: [COLUMNS] and [COLUMNS / 8].
-
-    Four lanes share the columns of a product's tile, eight in turn. In this order each lane has whole blocks of 32, and so
-    one scale for 32 elements instead of one for eight. COLUMNS is a multiple of 128.
-    """
-    column = tl.arange(0, COLUMNS)
-    word = tl.arange(0, COLUMNS // 8)
-    columns = column // 128 * 128 + column // 8 % 4 * 32 + column // 32 % 4 * 8 + column % 8
-    return columns, word // 16 * 16 + word % 4 * 4 + word // 4 % 4
-
-
-@triton.jit
 def halves(words, powers):  # type: ignore[no-untyped-def]
-    """Words [R, W] int32 in the order of `spread` and scales [R, W / 4] uint8 -> weights [R, 8 * W] in float16.
+    """Words [R, W] int32 and scales [R, W / 4] uint8 -> weights [R, 8 * W] in float16.
 
     Four elements at a time: their bits moved to their places in bytes are e5m2 numbers, 2^-14 of the values. Scales are those
     that `weights.mxfp4.read_packed` leaves: float16 holds them times 2^14.
@@ -61,9 +48,9 @@ def halves(words, powers):  # type: ignore[no-untyped-def]
     codes = tl.permute(tl.join(_bytes(low), _bytes(high)), (0, 1, 3, 2))
     R: tl.constexpr = words.shape[0]
     W: tl.constexpr = words.shape[1]
-    values = tl.reshape(codes, (R, W // 16, 4, 4, 8)).to(tl.float8e5, bitcast=True).to(tl.float16)
+    values = tl.reshape(codes, (R, W // 4, 32)).to(tl.float8e5, bitcast=True).to(tl.float16)
     factors = ((powers.to(tl.int16) - 98) << 10).to(tl.int16).to(tl.float16, bitcast=True)  # 2^(power - 127 + 14)
-    return tl.reshape(values * tl.reshape(factors, (R, W // 16, 1, 4, 1)), (R, 8 * W))
+    return tl.reshape(values * factors[:, :, None], (R, 8 * W))
 
 
 @triton.jit

@@ -4,8 +4,7 @@ One program a row, key head and split: the queries that share a key head are one
 are dealt to as many splits as it is worth, and a second kernel merges what they found (the log-sum-exp merge of Dao et al.
 2022, "FlashAttention"). The number of programs depends on shapes only.
 
-All keys of a row but the newest are older than the step, so a program loads its first ones while the kernel that writes the
-newest still runs; the newest key is the softmax's initial state.
+The newest key is the softmax's initial state, with the sink.
 
 The plain reference is engine/attention/reference.py.
 """
@@ -39,12 +38,9 @@ def _decode(  # type: ignore[no-untyped-def]
     scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head, splits, usual, least,
     QUERIES: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
-    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLIT: tl.constexpr, EARLY: tl.constexpr,
-    BLOCK: tl.constexpr, PDL: tl.constexpr,
+    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (h, r, s): the QUERIES queries of key head h in row r over the row's split s; SPLIT: there are several.
-
-    EARLY: the split's first keys are loaded before the kernel in front has ended, which takes registers.
 
     partial [rows, kv heads, splits, QUERIES, HEAD_DIM] and totals [rows, kv heads, splits, QUERIES, 2] (largest score and sum)
     are float32 scratch, for rows that have more than one split.
@@ -54,7 +50,7 @@ def _decode(  # type: ignore[no-untyped-def]
     split = tl.program_id(2)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
-    # Lengths, tables and all keys but the newest are older than the step: they may be read before anything is waited for.
+    # Lengths and tables are older than the step: they may be read before anything is waited for.
     newest = tl.load(lengths_at + row) - 1
     table_at += tl.load(slots_at + row).to(tl.int64) * table_stride
     oldest, share, active = _shares(newest, splits, usual, least, WINDOW, BLOCK)
@@ -66,12 +62,6 @@ def _decode(  # type: ignore[no-untyped-def]
     k_at += head * k_head
     v_at += head * v_head
     like: tl.constexpr = q_at.dtype.element_ty
-    if EARLY:
-        keys = low + tl.arange(0, BLOCK)
-        k, v, k_first, k_second = _load(
-            k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
-            HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
-        )  # fmt: skip
     newest_page = tl.load(table_at + newest // PAGE_TOKENS).to(tl.int64)
     if PDL:
         tl.extra.cuda.gdc_wait()
@@ -97,11 +87,6 @@ def _decode(  # type: ignore[no-untyped-def]
                 v_at + newest_page * v_page + offset * v_token, newest, weight_at, cos_at, sin_at, scale, cap, sinks_at, head,
                 QUERIES, HEAD_DIM, DIM, TILE, CAP, FOLD, HALF, TURNING, TURN,
             )  # fmt: skip
-        if EARLY:
-            keys = low + tl.arange(0, BLOCK)
-            scores = _scores(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
-            mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
-            low += BLOCK
         for start in tl.range(low, high, BLOCK):
             keys = start + tl.arange(0, BLOCK)
             k, v, k_first, k_second = _load(
@@ -250,20 +235,26 @@ class Cut:
     warps: int
     stages: int  # depth of loads in flight
     usual: int = _MOST_SPLITS  # splits of a row, unless they would be very long
-    early: bool = True  # first keys are loaded before the kernel in front has ended
 
 
 def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, processors: int) -> Cut:
     """What measured fastest on an H200 (docs/log.md), for rows of at most `visible` keys that a query sees."""
     few = rows * kv_heads <= processors // 2
     bytes_a_key = dim * value_bytes
-    block = max(16, min(32 if few else 64, 16384 // bytes_a_key))
-    programs = 4 if dim <= 128 or (few and dim <= 256) else max(1, 512 // dim)  # that a processor holds at once
+    if value_bytes == 4:  # no units for float32: small tiles
+        block, stages, programs = max(16, min(64, 16384 // bytes_a_key)), 2, 4
+    elif dim <= 128:
+        block, stages, programs = 32 if few else 64, 5 if bytes_a_key <= 128 and not few else 3, 4
+    elif dim <= 256:
+        block, stages, programs = 32 // value_bytes, 3 if few else 5, 4 if few else 2
+    else:
+        block, stages, programs = 32, 3, 2
     usual = max(1, min(programs * processors // (rows * kv_heads), -(-visible // block), _MOST_SPLITS))
     if visible <= 128:
         usual, block = 1, 128 if few and bytes_a_key <= 256 else block
-    splits = max(usual, min(8, visible // 8192))  # so that the longest row does not end long after the others
-    return Cut(splits, block, block, 4, 3 if few or bytes_a_key >= 256 else 5, usual, few)
+    # So that the longest row does not end long after the others. Splits that are not used cost something, too.
+    splits = max(usual, min(8, visible // 32768))
+    return Cut(splits, block, block, 4, stages, usual)
 
 
 def paged_decode(
@@ -307,7 +298,7 @@ def paged_decode(
         KV_HEADS=spec.kv_heads, DIM=dim, TILE=max(16, triton.next_power_of_2(queries)),
         CAP=spec.softcap is not None, FOLD=fold is not None, HALF=fold.half if fold else 1,
         TURNING=fold.turning if fold else 1, TURN=max(16, triton.next_power_of_2(fold.turning)) if fold else 1,
-        PAGE_TOKENS=page_tokens, SPLIT=cut.splits > 1, EARLY=cut.early, num_warps=cut.warps, num_stages=cut.stages, **shared,
+        PAGE_TOKENS=page_tokens, SPLIT=cut.splits > 1, num_warps=cut.warps, num_stages=cut.stages, **shared,
     )  # fmt: skip
     if cut.splits > 1:
         part = min(dim, 128)

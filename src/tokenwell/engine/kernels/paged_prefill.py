@@ -161,18 +161,18 @@ class Tiling:
     apart: bool = True  # blocks of keys that need no mask are a loop of their own
 
 
-def tiling_for(dim: int, dtype: torch.dtype, queries: int, window: int | None, most: int) -> Tiling:
+def tiling_for(dim: int, dtype: torch.dtype, queries: int, window: int | None, most: int, paged: bool) -> Tiling:
     """What measured fastest on an H200 (docs/log.md) for rows of at most `most` tokens; float32 has no units: small tiles."""
     if dtype == torch.float32:
         chosen = Tiling(32, 32, 4, 2) if dim <= 256 else Tiling(16, 16, 4, 2)
     elif dim <= 64:
-        chosen = Tiling(128, 64, 4, 3) if window is None or window > 256 else Tiling(64, 32, 4, 5, apart=False)
+        chosen = Tiling(128, 64, 4, 3) if window is None or window > 256 else Tiling(64, 32, 4, 3, apart=False)
     elif dim <= 128:
-        chosen = Tiling(128, 128, 8, 3) if most >= 4096 else Tiling(64, 64, 4, 3)
+        chosen = Tiling(128, 128, 8, 3) if paged and most >= 4096 else Tiling(64, 64, 4, 3)
     elif dim <= 256:
         chosen = Tiling(128, 64, 8, 2)
     else:
-        chosen = Tiling(64, 32, 8, 3)
+        chosen = Tiling(64, 32, 8, 3 if paged else 2)
     return replace(chosen, tile=max(chosen.tile, triton.next_power_of_2(queries)))
 
 
@@ -190,7 +190,7 @@ def paged_prefill(
     if len(rows) == 0 or most == 0:
         return
     queries, dim = spec.heads // spec.kv_heads, triton.next_power_of_2(spec.head_dim)
-    chosen = tiling_for(dim, q.dtype, queries, spec.window, most) if tiling is None else tiling
+    chosen = tiling_for(dim, q.dtype, queries, spec.window, most, page_tokens > 0) if tiling is None else tiling
     fold = cache.fold
     scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
