@@ -19,6 +19,7 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"
 FREE_ARGUMENTS = {
     ("src/tokenwell/chat/sandbox.py", "__init__"): "a chat template, in namespace(name=value)",
     ("src/tokenwell/engine/gate.py", "kept"): "the layer whose calls are compared",
+    ("src/tokenwell/engine/kernels/norms.py", "_launch"): "one kernel that most callers use a part of",
 }
 ACCELERATORS = ("torch.cuda", "torch.xpu", "torch.mps", "torch.hip")
 

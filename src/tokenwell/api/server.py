@@ -29,7 +29,7 @@ from tokenwell.service.gateway import Gateway
 from tokenwell.service.supervisor import Supervisor
 from tokenwell.telemetry.log import set_up
 from tokenwell.telemetry.metrics import Metrics
-from tokenwell.wire.cache import sequence_pages
+from tokenwell.wire.cache import concurrency
 from tokenwell.wire.errors import SettingsError
 from tokenwell.wire.messages import Choice, Ready
 from tokenwell.wire.spec import EngineSpec
@@ -80,6 +80,7 @@ async def _serve(settings: Settings, engine_command: Sequence[str]) -> int:
             heartbeat_timeout_s=settings.engine.heartbeat_timeout_s,
             step_timeout_s=settings.engine.step_timeout_s,
             on_first_ready=greet,
+            replicas=settings.engine.replicas,
         )
         gateway = Gateway(settings, model, catalogue, supervisor, Metrics())
         supervisor.start()
@@ -192,8 +193,7 @@ def capacity(ready: Ready) -> str:
     parts = []
     tokens = ready.max_model_len
     while tokens >= 1:
-        pages = sequence_pages(tokens, ready.max_num_batched_tokens, ready.groups)
-        sessions = min(ready.max_num_seqs, (ready.num_pages - 1) // pages if pages else ready.max_num_seqs)
+        sessions = min(ready.max_num_seqs, int(concurrency(ready.num_pages, tokens, ready.max_num_batched_tokens, ready.groups)))
         parts.append(f"{sessions} session{'s' if sessions != 1 else ''} x {tokens} tokens")
         if sessions >= ready.max_num_seqs or len(parts) == 3:
             break

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tokenwell.engine import gate
-from tokenwell.engine.kernels import cpu_linear
+from tokenwell.engine.kernels import cpu_linear, trust
 from tokenwell.engine.limits import GIB, Limits, Wanted, fitted, space_on_card, space_on_host, step_for_pool, wanted
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.build import Build
@@ -99,6 +99,7 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
         with ranks.apart():
             quantised = spec.quantization == "fp8" or recipe.stored == "fp8"
             choices += gate.check(made_of.worker, build.groups, dtype, quantised)
+        _agree(ranks)
         notes.append(f"Kernels compared with plain torch in {time.monotonic() - before:.1f} s")
     weights_bytes = held_bytes(device) or checkpoint.total_bytes
     before = time.monotonic()
@@ -138,6 +139,15 @@ class _Parts:
             self.model, build.groups, pool, build.device, self.grammars, max_num_seqs=seqs, max_model_len=window, graphs=graphs,
             ranks=build.ranks,
         )  # fmt: skip
+
+
+def _agree(ranks: Ranks) -> None:
+    """Kernels that one rank does not trust, none uses: what the ranks exchange must have the same dtypes and sizes."""
+    known = trust.distrusted()
+    agreed = ranks.least([int(family not in known) for family in trust.FAMILIES])
+    for family, good in zip(trust.FAMILIES, agreed, strict=True):
+        if not good and family not in known:
+            trust.distrust(family, "it gave a wrong answer on another rank")
 
 
 def _limits(

@@ -6,6 +6,7 @@ Owns admission (queue bound, draining). Knows no HTTP and no dialect.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from tokenwell.chat.conversation import Prompt
 from tokenwell.chat.model import ChatModel
@@ -14,7 +15,8 @@ from tokenwell.service.cache_doctor import CacheDoctor, Turn
 from tokenwell.service.catalogue import Catalogue
 from tokenwell.service.generation import Generation, StopRules
 from tokenwell.service.job import RequestFailed
-from tokenwell.service.supervisor import Health, Supervisor
+from tokenwell.service.keeper import Health
+from tokenwell.service.supervisor import Supervisor
 from tokenwell.telemetry.metrics import Metrics
 from tokenwell.wire.errors import RequestError
 from tokenwell.wire.messages import Generate
@@ -56,7 +58,7 @@ class Gateway:
         health = self.supervisor.health()
         if not self.draining:
             return health
-        return Health(False, "draining", "the service is shutting down", health.heartbeat_age_s, health.restarts)
+        return replace(health, healthy=False, state="draining", reason="the service is shutting down")
 
     # ------------------------------------------------------------------ requests
 

@@ -54,9 +54,9 @@ class Metrics:
             self._tpot.observe(tpot_s)
         self._e2e.observe(e2e_s)
 
-    def watch_engine(self, read: Callable[[], EngineNumbers]) -> None:
-        """Ask `read` for the engine's numbers at every scrape."""
-        self._registry.register(_EngineCollector(read))
+    def watch_engine(self, read: Callable[[], EngineNumbers], by_replica: Callable[[], Mapping[str, EngineNumbers]]) -> None:
+        """Ask for the numbers of all engines together and, where there are several, of each by its name, at every scrape."""
+        self._registry.register(_EngineCollector(read, by_replica))
 
     def render(self) -> bytes:
         """Everything in Prometheus text format."""
@@ -75,8 +75,9 @@ class EngineNumbers:
 class _EngineCollector:
     """Turns EngineNumbers into metric families, when scraped."""
 
-    def __init__(self, read: Callable[[], EngineNumbers]) -> None:
+    def __init__(self, read: Callable[[], EngineNumbers], by_replica: Callable[[], Mapping[str, EngineNumbers]]) -> None:
         self._read = read
+        self._by_replica = by_replica
 
     def collect(self) -> Iterable[Metric]:
         numbers = self._read()
@@ -88,6 +89,21 @@ class _EngineCollector:
         for state, count in numbers.kv_pages.items():
             pages.add_metric((state,), count)
         yield pages
+        yield from self._replicas()
+
+    def _replicas(self) -> Iterable[Metric]:
+        """Under names of their own, so that sums over a name count nothing twice."""
+        replicas = self._by_replica()
+        for name, about in GAUGES.items() if replicas else ():
+            gauge = GaugeMetricFamily(f"tokenwell_replica_{name}", f"{about}; by replica", labels=("replica",))
+            for replica, numbers in replicas.items():
+                gauge.add_metric((replica,), numbers.gauges[name])
+            yield gauge
+        for name, about in COUNTERS.items() if replicas else ():
+            counter = CounterMetricFamily(f"tokenwell_replica_{name}", f"{about}; by replica", labels=("replica",))
+            for replica, numbers in replicas.items():
+                counter.add_metric((replica,), numbers.counters[name])
+            yield counter
 
 
 def _histogram(name: str, about: str, buckets: tuple[float, ...], registry: CollectorRegistry) -> Histogram:

@@ -19,7 +19,7 @@ WORKER = "tokenwell.engine.run.worker"
 
 
 class Patch(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Loads the worker's module as ever and puts the fault in front of Worker.run."""
+    """Loads the worker's module as ever and puts the fault in front of Worker.launch."""
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
         if name != WORKER:
@@ -32,13 +32,13 @@ class Patch(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         assert self._real is not None and self._real.loader is not None
         self._real.loader.exec_module(module)
-        run = module.Worker.run
+        launch = module.Worker.launch
 
         def faulty(worker: Any, plan: Any) -> Any:
             misbehave()
-            return run(worker, plan)
+            return launch(worker, plan)
 
-        module.Worker.run = faulty  # type: ignore[attr-defined]
+        module.Worker.launch = faulty  # type: ignore[attr-defined]
 
 
 def misbehave() -> None:

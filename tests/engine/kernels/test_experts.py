@@ -9,9 +9,6 @@ import torch
 import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("triton")
-
 from tests.engine.kernels import interpreter, rounding, subnormal
 
 from tokenwell.engine.kernels import experts_few, experts_grouped, experts_many
@@ -196,6 +193,7 @@ def test_mxfp4_written_out(gpu: torch.device, dtype: torch.dtype) -> None:
     assert torch.equal(experts_grouped.write_out(weight, dtype), weight.dense(dtype))
 
 
+@pytest.mark.card
 @pytest.mark.parametrize(
     ("form", "kind", "experts", "top", "dim", "width"),
     [
@@ -208,8 +206,6 @@ def test_mxfp4_written_out(gpu: torch.device, dtype: torch.dtype) -> None:
 def test_real_shapes(
     gpu: torch.device, form: str, kind: str, experts: int, top: int, dim: int, width: int, tokens: int
 ) -> None:  # fmt: skip
-    if gpu.type == "cpu":
-        pytest.skip("the interpreter takes minutes")
     given = case(gpu, form, kind, torch.bfloat16, tokens, experts, top, dim, width)
     checked: Case = (given[0][:8], given[1][:8], given[2][:8], *given[3:])
     plain, quantised = reference(checked), reference(checked, quantised=form == "fp8")

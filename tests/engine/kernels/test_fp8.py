@@ -8,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.kernels import rounding
 
-pytest.importorskip("triton")
-
 from tokenwell.engine.kernels import fp8
 from tokenwell.engine.weights.quant.fp8 import Fp8Matrix, quantise_rows
 

@@ -6,9 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("triton")
-
 from tests.engine.kernels import rounding
 
 from tokenwell.engine.kernels import front
@@ -117,7 +114,7 @@ def test_far_positions_turn_precisely(gpu: torch.device) -> None:
     assert torch.allclose(sin.double(), angle.sin(), atol=1e-6)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="large shapes need a card")
+@pytest.mark.card
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(32, 8, 128), (64, 8, 64), (16, 8, 256), (16, 2, 512)])
 @pytest.mark.parametrize("cache", [torch.bfloat16, FP8])
 def test_large(gpu: torch.device, heads: int, kv_heads: int, dim: int, cache: torch.dtype) -> None:

@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.kernels import interpreter, rounding
 
-pytest.importorskip("triton")
-
 from tokenwell.engine.kernels import gemv
 from tokenwell.engine.kernels.gemv import Tiling
 from tokenwell.engine.weights.quant import fp8
@@ -108,7 +106,7 @@ def test_what_is_not_served() -> None:
     assert "power of two" in str(gemv.reason_not(x, fp8.quantise_rows(weight)[0], group=48))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="large shapes are for a card")
+@pytest.mark.card
 @pytest.mark.parametrize("tokens", [1, 2, 8, 16])
 @pytest.mark.parametrize("shape", [(24576, 4096), (5120, 2880), (4096, 12288), (2816, 704)])
 @pytest.mark.parametrize("form", ["plain", "rows", "groups"])

@@ -10,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.kernels import interpreter, rounding
 
-pytest.importorskip("triton")
-
 from tokenwell.engine.kernels import int4
 from tokenwell.engine.weights.quant.int4 import Int4Matrix, pack, span
 

@@ -6,9 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("triton")
-
 from tests.engine.kernels import rounding
 
 from tokenwell.engine.kernels import embed, gated, norms, per_layer

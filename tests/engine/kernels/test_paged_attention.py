@@ -13,12 +13,10 @@ from tests.engine.kernels.interpreter import complete
 
 from tokenwell.engine.attention.reference import ReferenceAttention, keys_and_values
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, Fold, LayerCache, fold_for
-from tokenwell.engine.run.batch import Batch, GroupBatch, Span
-
-pytest.importorskip("triton")
 from tokenwell.engine.attention.triton import TritonAttention
 from tokenwell.engine.kernels.paged_decode import Cut, cut_for, paged_decode
 from tokenwell.engine.kernels.paged_gather import paged_gather
+from tokenwell.engine.run.batch import Batch, GroupBatch, Span
 
 if not torch.cuda.is_available():
     complete()
@@ -202,8 +200,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.card
 @pytest.mark.parametrize("case", LARGE, ids=str)
 def test_large_shapes_agree_with_the_reference(gpu: torch.device, case: Case) -> None:
-    if gpu.type == "cpu":
-        pytest.skip("large shapes take the interpreter minutes")
     check(case, gpu)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as functional
-
-pytest.importorskip("triton")
-
 from tests.engine.kernels import interpreter, rounding
 
 from tokenwell.engine.kernels import router

@@ -7,8 +7,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("triton")
-
 from tokenwell.engine.kernels import sampling, sampling_filters
 
 ROUNDING = 1e-5  # relative, of sums over a vocabulary in float32
@@ -183,9 +181,8 @@ def test_forbidden_tokens_become_impossible(gpu: torch.device, seed: int, size: 
     assert torch.equal(logits, expected)
 
 
+@pytest.mark.card
 def test_large_vocabularies(gpu: torch.device) -> None:
-    if gpu.type == "cpu":
-        pytest.skip("needs a card")
     for size in (50_257, 151_936, 262_144):
         for kind, spread in (("plain", 0.5), ("plain", 4.0), ("ties", 3.0), ("equal", 1.0), ("peak", 2.0)):
             logits = make(size, 7, size, spread, kind, gpu)

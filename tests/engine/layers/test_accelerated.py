@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-
-pytest.importorskip("triton")
-
 from tests.engine.kernels import rounding
 
 from tokenwell.engine.attention.reference import ReferenceAttention

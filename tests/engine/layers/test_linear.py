@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as functional
-
-pytest.importorskip("triton")
-
 from tests.engine.kernels import interpreter, rounding
 from tests.tiny.write import write_checkpoint
 

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-
-pytest.importorskip("triton")
-
 from tests.engine.kernels import interpreter, rounding, subnormal
 
 from tokenwell.engine.kernels import experts_few, experts_many
@@ -114,14 +111,11 @@ def test_mxfp4(gpu: torch.device, tmp_path: Path, kernels: Any, tokens: int) -> 
     assert torch.allclose(*results, atol=1e-4 * results[0].abs().max().item())
 
 
-@pytest.mark.parametrize("on", [False, True])
+@pytest.mark.parametrize(("on", "packed"), [(False, False), (True, False), (True, True)])  # packed weights are for kernels
 @pytest.mark.parametrize("split", ["width", "experts"])
-@pytest.mark.parametrize("packed", [False, True])
 def test_ranks_sum_to_what_one_says(
     gpu: torch.device, tmp_path: Path, kernels: Any, on: bool, split: Split, packed: bool
 ) -> None:  # fmt: skip
-    if packed and not on:
-        pytest.skip("packed weights are for kernels")
     given = inputs(gpu, 2)
     plus = torch.randn_like(given[0])
     kernels(on)

@@ -26,7 +26,9 @@ _PAGE_TOKENS = 16
 _known: dict[Any, str | None] = {}  # by backend, spec and device
 
 Rows = tuple[tuple[int, int], ...]  # (tokens before the step, tokens of the step), single tokens first
-_BATCHES: tuple[Rows, ...] = (((_LONG, 1),), ((0, 1), (70, 1), (_LONG, 1)), ((300, 1), (0, 40), (95, 17)))
+_BATCHES: tuple[Rows, ...] = (
+    ((_LONG, 1),), ((0, 1), (70, 1), (_LONG, 1)), ((0, 300),), ((300, 1), (0, 40), (0, 9)), ((300, 1), (0, 40), (95, 17)),
+)  # fmt: skip
 
 
 def disagreement(backend: Backend, spec: AttentionSpec, device: torch.device) -> str | None:

@@ -22,7 +22,7 @@ def _embed(  # type: ignore[no-untyped-def]
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     row = tl.load(ids_at + token)
-    for index in range(MEDIA):
+    for index in tl.static_range(MEDIA):
         row = tl.where(row == tl.load(media_at + index), pad, row)
     if tl.program_id(1) == 0:
         tl.store(shown_at + token, row)

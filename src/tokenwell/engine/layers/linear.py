@@ -159,18 +159,21 @@ def even_part(name: str, rows: int, ranks: Ranks) -> Part:
     return Part(name, rows, shard.even(rows, ranks.rank, ranks.world))
 
 
-def few(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, around: Around, **scales: Any) -> torch.Tensor | None:
-    """The product of few tokens by `kernels.gemv`, if it serves; `scales` are those of e4m3 codes."""
+def few(
+    x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, around: Around, scales: torch.Tensor | None = None,
+    group: int = 0,
+) -> torch.Tensor | None:  # fmt: skip
+    """The product of few tokens by `kernels.gemv`, if it serves; `scales` are those of e4m3 codes, one for `group` columns."""
     if trust.reason_not("gemv", x.device) is not None:
         return None
     from tokenwell.engine.kernels import gemv
 
-    if gemv.reason_not(x, matrix, scales.get("group", 0)) is not None:
+    if gemv.reason_not(x, matrix, group) is not None:
         return None
     return gemv.linear(
         x, matrix, bias=bias, norm=None if around.norm is None else (around.norm.weight, around.norm.eps),
         activation=None if around.gated is None else around.gated.kind, residual=around.plus, softcap=around.softcap,
-        dtype=around.dtype, **scales,
+        dtype=around.dtype, scales=scales, group=group,
     )  # fmt: skip
 
 

@@ -132,8 +132,6 @@ class Experts:
 class Mixture:
     """A feed-forward block of a router and the experts that it chooses from."""
 
-    takes_residual = True
-
     def __init__(self, router: Router, experts: Experts) -> None:
         self.router = router
         self.experts = experts

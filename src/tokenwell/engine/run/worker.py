@@ -23,7 +23,7 @@ from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.mask import Masks
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.rows import Row
-from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw
+from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw, warm
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
 from tokenwell.wire.cache import KvGroup
@@ -58,6 +58,7 @@ class Worker:
         self.pool = pool
         self.overlaps = device.type != "cpu"  # whether `launch` returns before its work is done
         self.rows: dict[int, Row] = {}
+        self._warm = device.type == "cpu"  # whether all of the sampler's kernels are compiled
         self._masks = Masks(grammars)
         self._tables = PageTables(groups, max_num_seqs, max_model_len, device)
         self._groups = tuple(
@@ -78,8 +79,11 @@ class Worker:
 
     @torch.inference_mode()
     def prepare(self) -> None:
-        """Use an idle moment: record one more batch size before somebody waits for it."""
-        if self.graphs is not None and self.ranks.world == 1:  # several ranks record together, when a plan needs it
+        """Use an idle moment: compile what filters need, record one more batch size, before somebody waits for it."""
+        if not self._warm and self.ranks.leads:
+            warm(self.model.facts.vocabulary, self.device)
+            self._warm = True
+        elif self.graphs is not None and self.ranks.world == 1:  # several ranks record together, when a plan needs it
             self.graphs.record_next()
 
     def run(self, plan: StepPlan) -> StepResult:
