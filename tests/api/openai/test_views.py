@@ -123,4 +123,4 @@ def test_capacity_counts_sliding_windows_per_group() -> None:
         return Ready("X", "cpu", "float32", 400, 1024, 8, 32, 0, 1600, 201, groups, 0.0, [])
 
     assert capacity(ready(full)) == "3 sessions x 1024 tokens or 8 sessions x 256 tokens"
-    assert capacity(ready(full, sliding)) == "2 sessions x 1024 tokens or 6 sessions x 256 tokens or 8 sessions x 64 tokens"
+    assert capacity(ready(full, sliding)) == "2 sessions x 1024 tokens or 7 sessions x 256 tokens or 8 sessions x 64 tokens"
