@@ -92,6 +92,20 @@ def test_graphs_change_no_token(name: str, tiny: Tiny, recording: str) -> None:
     assert all(given[0].values())
 
 
+def test_what_cannot_be_recorded_is_launched(tiny: Tiny, recording: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> None:
+        raise RuntimeError("not during capture")
+
+    spec = {"device": recording, "dtype": "float32", "max_num_seqs": 5, "max_model_len": 128, "kv_cache_gib": 0.02}
+    requests = [Generate(str(index), [5, 6, 7 + index], Sampling(max_tokens=9)) for index in range(3)]
+    expected = answers(load(EngineSpec(str(tiny("qwen3")), "", "", graphs=False, **spec)), requests)
+    monkeypatch.setattr(graphs, "Recording", refuse)
+    loaded = load(EngineSpec(str(tiny("qwen3")), "", "", **spec))
+    assert loaded.worker.graphs is not None
+    assert answers(loaded, requests) == expected
+    assert loaded.worker.graphs is None
+
+
 def test_a_batch_is_never_padded_by_more_than_a_third() -> None:
     for most in (1, 2, 5, 64, 100, 256):
         sizes = sizes_up_to(most)

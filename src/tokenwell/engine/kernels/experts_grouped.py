@@ -92,7 +92,7 @@ def _multiply(x: torch.Tensor, scale: torch.Tensor | None, weight: ExpertMatrix,
     product: Any
     if scale is not None:
         product = torch._scaled_grouped_mm(
-            x, weight.codes.mT, scale, weight.scales, offs=ends, out_dtype=torch.bfloat16, use_fast_accum=False
+            x, weight.codes.mT, scale, weight.scales, offs=ends, out_dtype=torch.bfloat16, use_fast_accum=True
         )
     else:
         dense = write_out(weight, x.dtype) if weight.packed else weight.codes

@@ -114,8 +114,7 @@ def _add(codes, powers, x, total, PACKED: tl.constexpr):  # type: ignore[no-unty
     if PACKED:
         return tl.dot(mxfp4.halves(codes, powers), x, total)
     elif codes.dtype == x.dtype:  # noqa: RET505
-        # For e4m3: matrix units add few bits exactly, so their sums go into float32 after every instruction.
-        return tl.dot(codes, x, total, input_precision="ieee", max_num_imprecise_acc=32)
+        return tl.dot(codes, x, total, input_precision="ieee")
     else:
         # By way of float16, which is two elements an instruction; straight to bfloat16 is a slow conversion on Hopper.
         return tl.dot(codes.to(tl.float16).to(tl.float32).to(x.dtype), x, total, input_precision="ieee")

@@ -59,6 +59,10 @@ class DecodeGraphs:
         """The smallest recorded size that holds so many rows."""
         return next(size for size in self.sizes if size >= rows)
 
+    def has(self, rows: int) -> bool:
+        """Whether the size for so many rows is recorded."""
+        return self.size_for(rows) in self._made
+
     def run(self, work: Sequence[Work]) -> torch.Tensor:
         """Queue one token for each of `work`: logits [rows, vocabulary], good until the next call."""
         size = self.size_for(len(work))

@@ -8,6 +8,7 @@ the next step may be launched before an earlier one is collected: the tokens in 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,8 @@ from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
 from tokenwell.wire.cache import KvGroup
 from tokenwell.wire.messages import TokenLogprob
+
+log = logging.getLogger("tokenwell.engine")
 
 # Logits are float32 over the whole vocabulary: a long prompt's are described in pieces of so many rows.
 _DESCRIBED_ROWS = 64
@@ -84,7 +87,10 @@ class Worker:
             warm(self.model.facts.vocabulary, self.device)
             self._warm = True
         elif self.graphs is not None and self.ranks.world == 1:  # several ranks record together, when a plan needs it
-            self.graphs.record_next()
+            try:
+                self.graphs.record_next()
+            except RuntimeError as error:
+                self._stop_recording(error)
 
     def run(self, plan: StepPlan) -> StepResult:
         """Execute one plan and wait for it."""
@@ -111,11 +117,12 @@ class Worker:
         runs = batches.order(plan.run)
         work = [self._work(run) for run in runs]
         if self.graphs is not None and all(item.count == 1 for item in work) and not any(map(self._wants_prompt, runs)):
-            wanted = [place for place, run in enumerate(runs) if run.sample]
-            logits = self.graphs.run(work)
-            step.logits = logits if len(wanted) == len(runs) else self._pick(logits, wanted)
-            step.sampled = [work[place].row for place in wanted]
-            return step
+            logits = self._replay(self.graphs, work)
+            if logits is not None:
+                wanted = [place for place, run in enumerate(runs) if run.sample]
+                step.logits = logits if len(wanted) == len(runs) else self._pick(logits, wanted)
+                step.sampled = [work[place].row for place in wanted]
+                return step
         self._forward(step, runs, work)
         return step
 
@@ -140,6 +147,20 @@ class Worker:
         if step.drawn is not None:
             sampled = [_booked(row, one) for row, one in zip(step.sampled, step.drawn.finish(), strict=True)]
         return StepResult(step.plan.step, tuple(sampled), step.prompt_logprobs)
+
+    def _replay(self, graphs: DecodeGraphs, work: list[Work]) -> torch.Tensor | None:
+        """Logits of single tokens by a recorded step; None when that cannot be recorded, which is not tried again."""
+        try:
+            return graphs.run(work)
+        except RuntimeError as error:
+            if graphs.has(len(work)):
+                raise
+            self._stop_recording(error)
+            return None
+
+    def _stop_recording(self, error: RuntimeError) -> None:
+        log.warning("steps are not recorded: %s", str(error).splitlines()[0])
+        self.graphs = None
 
     def _forward(self, step: Step, runs: list[RunRow], work: list[Work]) -> None:
         """The forward pass without a graph; logits of the rows to sample and log-probabilities of prompts."""

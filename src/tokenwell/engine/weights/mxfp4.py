@@ -8,6 +8,7 @@ Formats: OCP Microscaling Formats (MX) v1.0, sections 5.3.3 (E2M1), 5.4.1 (E8M0)
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 
@@ -117,6 +118,7 @@ def _cut(source: Source, name: str, shape: tuple[int, int, int], part: Part) -> 
     return stored, (experts.start, experts.stop), (rows.start, rows.stop, rows.step), blocks
 
 
+@cache
 def _byte_values(device: torch.device) -> torch.Tensor:
     """[256] int64: the two float32 elements that a byte holds, low nibble first, so that one lookup brings both."""
     return torch.tensor([(_E2M1[byte & 15], _E2M1[byte >> 4]) for byte in range(256)], device=device).view(torch.int64).flatten()
