@@ -103,7 +103,7 @@ def test_what_is_exchanged() -> None:
     def work(ranks: Threads) -> tuple[Any, ...]:
         x = torch.tensor([[1.0, ranks.rank]])
         with ranks.apart():
-            assert ranks.all_reduce(x.clone()).equal(x) and ranks.gather_last(x).shape == (1, 6)
+            assert ranks.all_reduce(x.clone()).equal(x) and ranks.gather_last(x).shape == (1, 6) and ranks.leads
         least = ranks.least([5 - ranks.rank, ranks.rank])
         return ranks.all_reduce(x.clone()).tolist(), ranks.gather_last(x).tolist(), ranks.share(x).tolist(), least
 

@@ -31,8 +31,8 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the rank that chooses tokens."""
-        return self.rank == 0
+        """Whether this is the rank that chooses tokens; on one's own everybody is."""
+        return self.rank == 0 or self._apart
 
     @contextmanager
     def apart(self) -> Iterator[None]:
