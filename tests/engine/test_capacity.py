@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.config import Raw
-from tokenwell.engine.run.kv import LayerKv, group_layers
 from tokenwell.engine.schedule.plan import Sampled, StepResult
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.engine.weights.dummy import DummyCheckpoint
-from tokenwell.wire.cache import KvGroup, concurrency, sequence_pages, together_pages
+from tokenwell.wire.cache import KvGroup, LayerKv, concurrency, group_layers, sequence_pages, together_pages
 from tokenwell.wire.messages import Generate
 from tokenwell.wire.sampling import Sampling
 

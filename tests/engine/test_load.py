@@ -12,125 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import Tiny
 
-from tokenwell.engine.limits import GIB, Space, Wanted, fitted, graph_bytes, space_on_card, step_for_pool, wanted
+from tokenwell.checkpoint.safetensors import TensorInfo
 from tokenwell.engine.load import _offload, load, scheduler_for
-from tokenwell.engine.models import registry
 from tokenwell.engine.models.build import Build
-from tokenwell.engine.models.config import ModelFacts, Raw
-from tokenwell.engine.platform.base import Platform
-from tokenwell.engine.run.graphs import sizes_up_to
 from tokenwell.engine.run.largest import run_largest
 from tokenwell.engine.weights.checkpoint import Checkpoint
-from tokenwell.engine.weights.dummy import DummyCheckpoint
-from tokenwell.engine.weights.safetensors import TensorInfo
-from tokenwell.wire.cache import KvGroup, sequence_pages
-from tokenwell.wire.errors import CapacityError, SettingsError
+from tokenwell.wire.capacity import GIB
+from tokenwell.wire.errors import SettingsError
 from tokenwell.wire.messages import Choice, Generate
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
 
-GROUPS = (KvGroup("full", (0, 1), 2, 64, None, 1024, 16),)
-PAGE_BYTES = 16 * 1024
-WANT = Wanted(40_000, "the model's whole window", 4, 8192)
-
-
-class Card(Platform):
-    """A card with so much free memory."""
-
-    name = "card"
-    device = torch.device("meta")
-    default_num_seqs, default_batched_tokens = 256, 8192
-
-    def __init__(self, free: float) -> None:
-        self.free = int(free * GIB)
-
-    def describe(self) -> str:
-        return "card"
-
-    def free_bytes(self) -> int:
-        return self.free
-
-    def synchronise(self) -> None:
-        return None
-
-
-@pytest.fixture
-def facts(tiny: Tiny) -> ModelFacts:
-    config = DummyCheckpoint.open(tiny("qwen3")).config
-    return registry.find(config).read(Raw(config))
-
 
 def spec(**fields: object) -> EngineSpec:
     return EngineSpec("", "", "", **fields)  # type: ignore[arg-type]
-
-
-def peak_of(gib: float, limit: int = 1 << 30) -> object:
-    """Measures `gib` for steps up to `limit` tokens; larger ones do not fit."""
-
-    def measure(seqs: int, budget: int, window: int) -> int:
-        if budget > limit:
-            raise torch.OutOfMemoryError
-        return int(gib * GIB)
-
-    return measure
-
-
-def on_card(spec: EngineSpec, facts: ModelFacts, free: float, peak: object, choices: list[Choice], start: float = 24) -> Space:
-    needed = (WANT.seqs * sequence_pages(WANT.window, WANT.budget, GROUPS) + 1) * PAGE_BYTES
-    return space_on_card(spec, WANT, facts, Card(free), int(start * GIB), needed, peak, choices)  # type: ignore[arg-type]
-
-
-def test_the_cache_gets_what_weights_and_the_largest_step_leave(facts: ModelFacts) -> None:
-    space = on_card(spec(graphs=False, gpu_memory_utilization=0.5), facts, 13.0, peak_of(0.9), [])
-    assert space.kv_bytes == int(0.5 * 24 * GIB) - 11 * GIB - int(0.9 * GIB)
-    for number in ("50%", "24.00 GiB", "11.00 GiB", "0.90 GiB", "8192 tokens", "4 rows"):
-        assert number in space.reason
-    recorded = on_card(spec(gpu_memory_utilization=0.5), facts, 13.0, peak_of(0.8), [])
-    assert recorded.kv_bytes == int(0.5 * 24 * GIB) - 11 * GIB - int(0.8 * GIB) - graph_bytes(4, facts.vocabulary)
-
-
-def test_no_more_is_taken_than_every_slot_can_use(facts: ModelFacts) -> None:
-    space = on_card(spec(), facts, 23.0, peak_of(0.5), [])
-    assert space.kv_bytes == (4 * 2500 + 1) * PAGE_BYTES
-    assert "every slot can reach the full window" in space.reason
-
-
-def test_a_step_that_does_not_fit_is_made_smaller_or_said(facts: ModelFacts) -> None:
-    choices: list[Choice] = []
-    space = on_card(spec(), facts, 20.0, peak_of(0.5, limit=3000), choices)
-    assert space.budget == 2048
-    assert [(choice.what, choice.chosen) for choice in choices] == [("max_num_batched_tokens", "2048")]
-    with pytest.raises(CapacityError, match="8192 tokens and 4 rows does not fit"):
-        on_card(spec(max_num_batched_tokens=8192), facts, 20.0, peak_of(0.5, limit=3000), [])
-    with pytest.raises(CapacityError, match="--quantization fp8"):
-        on_card(spec(), facts, 1.0, peak_of(0.5), [])
-    with pytest.raises(SettingsError, match="--gpu-memory-utilization"):
-        on_card(spec(gpu_memory_utilization=1.5), facts, 20.0, peak_of(0.5), [])
-
-
-@pytest.mark.parametrize("asked", [True, False])
-def test_the_window_is_fitted_to_the_cache(asked: bool) -> None:
-    choices: list[Choice] = []
-    limits = fitted(WANT, Space(1001 * PAGE_BYTES, "so it is", 8192), GROUPS, PAGE_BYTES, asked, choices)
-    assert (limits.max_model_len, limits.num_pages) == (16_000, 1001)
-    told = {choice.what: choice for choice in choices}
-    assert told["max_model_len"].chosen == "16000"
-    assert "40000" in told["max_model_len"].reason
-    assert told["kv cache"].reason == "so it is"
-    with pytest.raises(CapacityError, match="not even one token"):
-        fitted(WANT, Space(PAGE_BYTES, "", 8192), GROUPS, PAGE_BYTES, asked, [])
-
-
-def test_windows_do_not_fill_the_pool_with_one_step() -> None:
-    sliding = (*GROUPS, KvGroup("sliding-1024", (2, 3), 2, 64, 1024, 1024, 16))
-    choices: list[Choice] = []
-    large = Space(16 * 8192 // 16 * PAGE_BYTES, "", 8192)
-    assert step_for_pool(spec(), large, sliding, PAGE_BYTES, choices) == large
-    small = step_for_pool(spec(), Space(3000 * PAGE_BYTES, "", 8192), sliding, PAGE_BYTES, choices)
-    assert small.budget == 4096
-    assert choices[0].chosen == "4096"
-    asked = spec(max_num_batched_tokens=8192)
-    assert step_for_pool(asked, Space(3000 * PAGE_BYTES, "", 8192), sliding, PAGE_BYTES, []).budget == 8192
 
 
 @pytest.mark.parametrize(
@@ -145,16 +40,6 @@ def test_tables_that_are_only_looked_up_leave_a_small_card(order: str, gib: floa
     assert _offload(spec(ple_offload=order), checkpoint, torch.device("meta"), int(gib * GIB), choices) == offloaded
     assert choices[0].chosen == ("host" if offloaded else "card")
     assert not _offload(spec(ple_offload=order), checkpoint, torch.device("cpu"), int(gib * GIB), choices)
-
-
-def test_recorded_steps_are_counted() -> None:
-    assert graph_bytes(64, 1000) >= 4000 * sum(sizes_up_to(64))
-
-
-def test_more_tokens_than_the_model_knows_are_refused(facts: ModelFacts) -> None:
-    assert wanted(spec(max_num_seqs=9000), facts, Card(1)).budget == 9000
-    with pytest.raises(SettingsError, match="longer than the 1024 tokens"):
-        wanted(spec(max_model_len=2000), facts, Card(1))
 
 
 def test_without_a_dtype_in_the_config_the_weights_tell(tiny: Tiny, tmp_path: Path) -> None:

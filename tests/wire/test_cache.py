@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwell.wire.cache import KvGroup, first_live_page, longest_sequence, pages_for, peak_pages, sequence_pages
+from tokenwell.wire.cache import (
+    KvGroup,
+    LayerKv,
+    first_live_page,
+    group_layers,
+    longest_sequence,
+    pages_for,
+    peak_pages,
+    sequence_pages,
+)
 
 
 def _group(page_tokens: int, window: int | None) -> KvGroup:
@@ -46,3 +55,14 @@ def test_the_longest_sequence_fits_and_one_token_more_does_not(
     longest = longest_sequence(num_pages, step, limit, groups)
     fitting = [tokens for tokens in range(limit + 1) if sequence_pages(tokens, step, groups) <= num_pages - 1]
     assert longest == max(fitting)
+
+
+def test_layers_group_by_what_a_token_costs_and_how_long_it_lives() -> None:
+    sliding, full = LayerKv(0, 2, 8, 12), LayerKv(2, 1, 16, None)
+    layers = [sliding, LayerKv(1, 2, 8, 12), full, LayerKv(2, 1, 16, None), LayerKv(1, 2, 8, 12)]
+    groups, page_bytes = group_layers(layers, 4, 16)
+    assert [group.name for group in groups] == ["sliding-12", "full"]
+    assert [group.layers for group in groups] == [(0, 1), (2,)]
+    assert [group.bytes_per_token for group in groups] == [2 * 2 * 2 * 8 * 4, 2 * 1 * 16 * 4]
+    assert page_bytes == 16 * 256
+    assert [group.page_tokens for group in groups] == [16, 32]

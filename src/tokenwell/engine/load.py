@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from tokenwell.checkpoint.recipe import read_recipe
 from tokenwell.engine import gate
 from tokenwell.engine.kernels import cpu_linear, trust
-from tokenwell.engine.limits import GIB, Limits, Wanted, fitted, space_on_card, space_on_host, step_for_pool, wanted
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ModelFacts, Raw
@@ -19,20 +20,31 @@ from tokenwell.engine.models.registry import Model
 from tokenwell.engine.platform.accelerator import kernels_reason_not
 from tokenwell.engine.platform.base import Platform
 from tokenwell.engine.platform.choose import open_platform
-from tokenwell.engine.platform.memory import held_bytes, peak_bytes
+from tokenwell.engine.platform.memory import peak_bytes, tensor_bytes
 from tokenwell.engine.run.grammar import Grammars
 from tokenwell.engine.run.kv import KvPool
-from tokenwell.engine.run.largest import run_largest
+from tokenwell.engine.run.largest import run_largest, usual_steps
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.worker import Worker
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.engine.weights.checkpoint import Checkpoint
 from tokenwell.engine.weights.dummy import DummyCheckpoint
 from tokenwell.engine.weights.quant.cache_scales import read_cache_scales, skip_cache_scales
-from tokenwell.engine.weights.quant.recipe import read_recipe
 from tokenwell.engine.weights.read import TORCH_DTYPES
 from tokenwell.engine.weights.source import Source
-from tokenwell.wire.cache import sequence_pages
+from tokenwell.wire.capacity import (
+    GIB,
+    Limits,
+    Space,
+    Wanted,
+    fitted,
+    full_bytes,
+    largest_step,
+    space_on_card,
+    space_on_host,
+    step_for_pool,
+    wanted,
+)
 from tokenwell.wire.errors import SettingsError
 from tokenwell.wire.messages import Choice, Generate, Ready
 from tokenwell.wire.sampling import Sampling
@@ -76,7 +88,7 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
     entry = registry.find(checkpoint.config)
     facts = entry.read(raw)
     dtype = _dtype(spec, facts, _stored_dtype(checkpoint), platform, choices)
-    want = wanted(spec, facts, platform)
+    want = wanted(spec, facts.window, platform.defaults)
     free_at_start = platform.free_bytes()
     recipe = read_recipe(checkpoint.config, spec.quantization)
     source = Source(checkpoint, device, dtype, ranks.rank, ranks.world, recipe)
@@ -98,10 +110,12 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
         before = time.monotonic()
         with ranks.apart():
             quantised = spec.quantization == "fp8" or recipe.stored == "fp8"
-            choices += gate.check(made_of.worker, build.groups, dtype, quantised)
+            make = partial(made_of.worker, 1, want.seqs, want.window, spec.graphs and build.records)
+            steps = usual_steps(make, len(build.groups), want.seqs, want.budget, want.window)
+            choices += gate.check(made_of.worker, build.groups, dtype, quantised, steps)
         _agree(ranks)
         notes.append(f"Kernels compared with plain torch in {time.monotonic() - before:.1f} s")
-    weights_bytes = held_bytes(device) or checkpoint.total_bytes
+    weights_bytes = tensor_bytes([model, build.folds], device)
     before = time.monotonic()
     limits = _limits(spec, want, platform, free_at_start, made_of, choices)
     if device.type != "cpu":
@@ -155,24 +169,34 @@ def _limits(
 ) -> Limits:
     """What fits into memory on every rank."""
     build = parts.build
-
-    def measure(seqs: int, budget: int, window: int) -> int:
-        def work() -> None:
-            with build.ranks.apart():  # a rank that runs out of memory must not leave the others waiting
-                run_largest(parts.worker(1, seqs, window), len(build.groups), seqs, budget, window)
-
-        return peak_bytes(build.device, work)
-
-    needed = (want.seqs * sequence_pages(want.window, want.budget, build.groups) + 1) * build.page_bytes
-    if build.device.type == "cpu":
-        space = space_on_host(spec, want, platform, needed)
-    else:
-        space = space_on_card(spec, want, build.facts, platform, free_at_start, needed, measure, choices)
+    space = _space(spec, want, platform, free_at_start, parts, choices)
     space = step_for_pool(spec, space, build.groups, build.page_bytes, choices)
     # What the poorest rank can hold, all of them use.
     kv_bytes, budget = build.ranks.least([space.kv_bytes, space.budget])
     space = replace(space, kv_bytes=kv_bytes, budget=budget)
     return fitted(want, space, build.groups, build.page_bytes, spec.max_model_len is not None, choices)
+
+
+def _space(spec: EngineSpec, want: Wanted, platform: Platform, free_at_start: int, parts: _Parts, choices: list[Choice]) -> Space:
+    """What this rank has left for the KV cache."""
+    build = parts.build
+    needed = full_bytes(want, build.groups, build.page_bytes)
+    if (share := platform.defaults.host_share) is not None:
+        return space_on_host(spec, want, platform.free_bytes(), share, needed, choices, platform.sharers)
+
+    def measure(seqs: int, budget: int, window: int) -> int | None:
+        def work() -> None:
+            with build.ranks.apart():  # a rank that runs out of memory must not leave the others waiting
+                run_largest(parts.worker(1, seqs, window), len(build.groups), seqs, budget, window)
+
+        try:
+            return peak_bytes(build.device, work)
+        except torch.OutOfMemoryError:
+            return None
+
+    step = largest_step(spec, want, measure, choices)
+    free = platform.free_bytes()
+    return space_on_card(spec, want, step, build.facts.vocabulary, free_at_start, free, needed, choices)
 
 
 def scheduler_for(ready: Ready, prefix_cache: bool) -> Scheduler:

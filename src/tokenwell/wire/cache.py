@@ -7,6 +7,9 @@ Page 0 is never handed out: padding rows write there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import msgspec
 
 NULL_PAGE = 0
@@ -23,6 +26,37 @@ class KvGroup(msgspec.Struct, frozen=True, array_like=True):
     bytes_per_token: int  # what is stored of all layers of the group, on this rank
     page_tokens: int  # tokens in one page
     folded: bool = False  # K == V before norm and rotation: only V is stored, K is rebuilt where it is read
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKv:
+    """What one layer keeps for each token on this rank; `owner` is another layer's index when it keeps nothing itself."""
+
+    owner: int
+    kv_heads: int
+    head_dim: int
+    window: int | None
+    folded: bool = False  # only V is kept
+
+
+def group_layers(layers: Sequence[LayerKv], value_bytes: int, page_tokens: int) -> tuple[tuple[KvGroup, ...], int]:
+    """The groups of a model's layers and the bytes of a page.
+
+    The group whose tokens cost most gets `page_tokens` tokens a page; cheaper groups fit as many as the same bytes hold.
+    """
+    members: dict[tuple[int | None, int, int, bool], list[int]] = {}
+    for index, layer in enumerate(layers):
+        if layer.owner == index:
+            members.setdefault((layer.window, layer.kv_heads, layer.head_dim, layer.folded), []).append(index)
+    costs = {key: (2 - key[3]) * len(indices) * key[1] * key[2] * value_bytes for key, indices in members.items()}
+    page_bytes = page_tokens * max(costs.values())
+    groups = []
+    for key, indices in members.items():
+        window, kv_heads, head_dim, folded = key
+        name = "full" if window is None else f"sliding-{window}"
+        page = page_bytes // costs[key]
+        groups.append(KvGroup(name, tuple(indices), kv_heads, head_dim, window, costs[key], page, folded))
+    return tuple(groups), page_bytes
 
 
 def pages_for(tokens: int, group: KvGroup) -> int:

@@ -22,6 +22,7 @@ class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     kv_cache_gib: float | None = None
+    kv_plan_bytes: int | None = None  # what a plan gave the KV cache on each rank: taken if it is there, else cut and told
     gpu_memory_utilization: float | None = None  # share of a card's memory that may be used, weights included
     ple_offload: str = "auto"  # per-layer embedding tables in host memory: "auto" (if the card is too small) | "on" | "off"
     graphs: bool = True  # record decode steps once and replay them, on devices that can

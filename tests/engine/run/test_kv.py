@@ -1,4 +1,4 @@
-"""Grouping of layers and the layout of pages."""
+"""The layout of pages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenwell.engine.attention.spec import fold_for
-from tokenwell.engine.run.kv import KvPool, LayerKv, group_layers
+from tokenwell.engine.run.kv import KvPool
+from tokenwell.wire.cache import LayerKv, group_layers
 
 CPU = torch.device("cpu")
-
-
-def test_layers_group_by_what_a_token_costs_and_how_long_it_lives() -> None:
-    sliding, full = LayerKv(0, 2, 8, 12), LayerKv(2, 1, 16, None)
-    layers = [sliding, LayerKv(1, 2, 8, 12), full, LayerKv(2, 1, 16, None), LayerKv(1, 2, 8, 12)]
-    groups, page_bytes = group_layers(layers, 4, 16)
-    assert [group.name for group in groups] == ["sliding-12", "full"]
-    assert [group.layers for group in groups] == [(0, 1), (2,)]
-    assert [group.bytes_per_token for group in groups] == [2 * 2 * 2 * 8 * 4, 2 * 1 * 16 * 4]
-    assert page_bytes == 16 * 256
-    assert [group.page_tokens for group in groups] == [16, 32]
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,9 +11,9 @@ from tests.conftest import Tiny
 from tests.tiny import write
 from tests.tiny.mxfp4 import random_mxfp4, values
 
+from tokenwell.checkpoint.shard import even, strided
 from tokenwell.engine.weights import mxfp4
 from tokenwell.engine.weights.checkpoint import Checkpoint
-from tokenwell.engine.weights.shard import even, strided
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError
 

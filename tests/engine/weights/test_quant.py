@@ -11,14 +11,14 @@ import pytest
 import torch
 from tests.tiny import write
 
+from tokenwell.checkpoint import shard
+from tokenwell.checkpoint.recipe import Recipe, read_recipe
 from tokenwell.engine.platform import accelerator
-from tokenwell.engine.weights import shard
 from tokenwell.engine.weights.checkpoint import Checkpoint
 from tokenwell.engine.weights.quant import fp8, int4, read
 from tokenwell.engine.weights.quant.fp8 import Fp8Matrix
 from tokenwell.engine.weights.quant.int4 import Int4Matrix
 from tokenwell.engine.weights.quant.read import Part
-from tokenwell.engine.weights.quant.recipe import Recipe, read_recipe
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError, SettingsError
 

@@ -15,9 +15,9 @@ from tests.conftest import Tiny
 from tests.tiny import write
 from tests.tiny.recipes import RECIPES
 
+from tokenwell.checkpoint.shard import Span, even, head_rows, strided
 from tokenwell.engine.weights import read
 from tokenwell.engine.weights.checkpoint import Checkpoint
-from tokenwell.engine.weights.shard import Span, even, head_rows, strided
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError
 

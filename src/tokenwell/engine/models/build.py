@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from tokenwell.checkpoint import shard
 from tokenwell.engine.attention.choose import choose_backend
 from tokenwell.engine.attention.spec import AttentionSpec, Fold, fold_for
 from tokenwell.engine.kernels.heads import Heads
@@ -14,11 +15,9 @@ from tokenwell.engine.layers.linear import Part, even_part
 from tokenwell.engine.layers.rotary import RopeSpec, Rotary
 from tokenwell.engine.models.config import LayerFacts, ModelFacts
 from tokenwell.engine.platform.accelerator import kernels_reason_not
-from tokenwell.engine.run.kv import LayerKv, group_layers
 from tokenwell.engine.run.parallel import Ranks
-from tokenwell.engine.weights import shard
 from tokenwell.engine.weights.source import Source
-from tokenwell.wire.cache import KvGroup
+from tokenwell.wire.cache import KvGroup, LayerKv, group_layers
 from tokenwell.wire.messages import Choice
 
 

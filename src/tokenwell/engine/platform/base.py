@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from tokenwell.wire.capacity import Defaults
 from tokenwell.wire.messages import Choice
 
 
@@ -14,9 +15,7 @@ class Platform(ABC):
 
     name: str
     device: torch.device
-    default_num_seqs: int
-    default_batched_tokens: int
-    kv_share: float  # of the memory that is free after loading, the KV cache takes at most this
+    defaults: Defaults  # what it does when nothing is asked for
     sharers = 1  # processes that compute side by side on this device
 
     @abstractmethod
@@ -38,12 +37,3 @@ class Platform(ABC):
     def suit(self, weights_bytes: int) -> Choice | None:
         """Adapt to a model of this size, unless the user has said how; what was chosen and why."""
         return None
-
-    def kv_bytes(self, needed: int) -> tuple[int, str]:
-        """Bytes for the KV cache when `needed` would let every slot reach the full window, and why that many."""
-        free = self.free_bytes()
-        share = int(free * self.kv_share / self.sharers)
-        if needed <= share:
-            return needed, "every slot can reach the full window"
-        shared = f", shared by {self.sharers} processes" if self.sharers > 1 else ""
-        return share, f"{self.kv_share:.0%} of the {free / (1 << 30):.1f} GiB that are free{shared}"

@@ -7,6 +7,7 @@ import torch
 from tokenwell.engine.platform.base import Platform
 from tokenwell.host.cpu import read_cpu
 from tokenwell.host.memory import read_memory
+from tokenwell.wire.capacity import DEFAULTS
 from tokenwell.wire.messages import Choice
 
 _SMALL_BYTES = 64 << 20  # a step over such weights takes about as long as a few waits between threads
@@ -26,10 +27,7 @@ class CpuPlatform(Platform):
     """All usable cores as one device."""
 
     name = "cpu"
-    default_num_seqs = 64
-    default_batched_tokens = 256  # as fast as longer steps, and running streams stutter less
-    # The host has other tenants: the page cache, the gateway, the user's programs.
-    kv_share = 0.4
+    defaults = DEFAULTS["cpu"]
 
     def __init__(self, threads: int | None) -> None:
         self.device = torch.device("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tokenwell.engine.platform.base import Platform
+from tokenwell.wire.capacity import DEFAULTS
 
 GIB = 1 << 30
 
@@ -29,10 +30,7 @@ class CudaPlatform(Platform):
     """One NVIDIA card (or, by the same runtime calls, one AMD card)."""
 
     name = "cuda"
-    default_num_seqs = 256
-    default_batched_tokens = 8192
-    # The rest is for activations, library workspaces and fragmentation.
-    kv_share = 0.85
+    defaults = DEFAULTS["cuda"]
 
     def __init__(self, index: int) -> None:
         self.device = torch.device("cuda", index)

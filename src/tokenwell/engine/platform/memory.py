@@ -1,4 +1,4 @@
-"""How much of an accelerator's memory work takes, from torch's own counters. On the CPU nothing is counted."""
+"""How much memory models and work take: of tensors by looking at them, of work on an accelerator by torch's own counters."""
 
 from __future__ import annotations
 
@@ -27,8 +27,31 @@ def peak_bytes(device: torch.device, work: Callable[[], object]) -> int:
 
 
 def held_bytes(device: torch.device) -> int:
-    """Bytes of living tensors on the device."""
+    """Bytes of living tensors on the device, as torch counts them; on the CPU nothing is counted."""
     return 0 if device.type == "cpu" else int(torch.accelerator.memory_allocated(device))
+
+
+def tensor_bytes(root: object, device: torch.device) -> int:
+    """Bytes of the tensors on `device` that an object of ours leads to; tensors that share memory are counted once."""
+    sizes: dict[int, int] = {}
+    seen: set[int] = set()
+    left = [root]
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, torch.Tensor):
+            storage = one.untyped_storage()
+            sizes[storage._cdata] = storage.nbytes() if one.device == device else 0
+        elif isinstance(one, dict):
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            left += one
+        elif type(one).__module__.startswith(__package__.partition(".")[0]):
+            left += getattr(one, "__dict__", {}).values()
+            left += (getattr(one, name) for name in getattr(type(one), "__slots__", ()) if hasattr(one, name))
+    return sum(sizes.values())
 
 
 def release(device: torch.device) -> None:

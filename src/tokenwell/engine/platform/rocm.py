@@ -6,6 +6,7 @@ import torch
 
 from tokenwell.engine.platform.base import Platform
 from tokenwell.engine.platform.cuda import CudaPlatform
+from tokenwell.wire.capacity import DEFAULTS
 
 
 def reason_not(index: int) -> str | None:
@@ -28,3 +29,4 @@ class RocmPlatform(CudaPlatform):
     """One AMD card."""
 
     name = "rocm"
+    defaults = DEFAULTS["rocm"]

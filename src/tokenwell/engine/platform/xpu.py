@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tokenwell.engine.platform.base import Platform
+from tokenwell.wire.capacity import DEFAULTS
 
 GIB = 1 << 30
 
@@ -27,9 +28,7 @@ class XpuPlatform(Platform):
     """One Intel card."""
 
     name = "xpu"
-    default_num_seqs = 64
-    default_batched_tokens = 2048
-    kv_share = 0.8
+    defaults = DEFAULTS["xpu"]
 
     def __init__(self, index: int) -> None:
         self.device = torch.device("xpu", index)

@@ -1,14 +1,13 @@
-"""The KV cache on the device: how layers are grouped, how pages are laid out, and the pool that holds them.
+"""The KV cache on the device: how pages are laid out, and the pool that holds them.
 
 A page of a group holds `page_tokens` tokens of all its layers, layer after layer: K [page_tokens, kv heads, head_dim],
 then V of the same shape; a folded layer, whose K follows from V, has V alone. All pages have the same number of bytes, so
-one pool serves all groups and none needs a share fixed beforehand. Grouping is pure arithmetic; only `KvPool` owns memory.
+one pool serves all groups and none needs a share fixed beforehand. How layers are grouped is `wire.cache`'s arithmetic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,37 +18,6 @@ from tokenwell.wire.cache import KvGroup
 
 if TYPE_CHECKING:
     from tokenwell.engine.attention.spec import Fold
-
-
-@dataclass(frozen=True, slots=True)
-class LayerKv:
-    """What one layer keeps for each token on this rank; `owner` is another layer's index when it keeps nothing itself."""
-
-    owner: int
-    kv_heads: int
-    head_dim: int
-    window: int | None
-    folded: bool = False  # only V is kept
-
-
-def group_layers(layers: Sequence[LayerKv], value_bytes: int, page_tokens: int) -> tuple[tuple[KvGroup, ...], int]:
-    """The groups of a model's layers and the bytes of a page.
-
-    The group whose tokens cost most gets `page_tokens` tokens a page; cheaper groups fit as many as the same bytes hold.
-    """
-    members: dict[tuple[int | None, int, int, bool], list[int]] = {}
-    for index, layer in enumerate(layers):
-        if layer.owner == index:
-            members.setdefault((layer.window, layer.kv_heads, layer.head_dim, layer.folded), []).append(index)
-    costs = {key: (2 - key[3]) * len(indices) * key[1] * key[2] * value_bytes for key, indices in members.items()}
-    page_bytes = page_tokens * max(costs.values())
-    groups = []
-    for key, indices in members.items():
-        window, kv_heads, head_dim, folded = key
-        name = "full" if window is None else f"sliding-{window}"
-        page = page_bytes // costs[key]
-        groups.append(KvGroup(name, tuple(indices), kv_heads, head_dim, window, costs[key], page, folded))
-    return tuple(groups), page_bytes
 
 
 class KvPool:

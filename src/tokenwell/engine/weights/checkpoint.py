@@ -1,24 +1,18 @@
-"""A checkpoint folder: its config.json and which tensor lies where. Knows files and names, no architecture."""
+"""A checkpoint folder whose tensors are read into torch. Knows files and names, no architecture."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tokenwell.checkpoint.folder import read_folder
+from tokenwell.checkpoint.safetensors import TensorInfo
+from tokenwell.checkpoint.shard import Cut
 from tokenwell.engine.weights.read import read_cut
-from tokenwell.engine.weights.safetensors import LFS_POINTER, TensorInfo, read_header
-from tokenwell.engine.weights.shard import Cut
-from tokenwell.wire.errors import CheckpointError
-
-INDEX = "model.safetensors.index.json"
-_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
-_OTHER_WEIGHTS = ("*.gguf", "*.bin", "*.pt", "*.pth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +30,7 @@ class Checkpoint:
         With an index, the files are those that it names; without one, all *.safetensors of the folder.
         Raises CheckpointError naming the folder, file or tensor that is wrong.
         """
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"{folder} is not a folder. Give the folder that holds config.json and the *.safetensors files."
-            )
-        config = read_object(folder / "config.json", "the folder needs a Hugging Face config.json beside its weights")
-        if (folder / INDEX).exists():
-            weight_map = _read_weight_map(folder / INDEX)
-            tensors = _merge(folder / file for file in sorted(set(weight_map.values())))
-            _check_index(folder / INDEX, weight_map, tensors)
-        else:
-            tensors = _merge(_weight_files(folder))
+        config, tensors = read_folder(folder)
         return cls(folder, config, tensors)
 
     @property
@@ -64,75 +48,3 @@ class Checkpoint:
     def read(self, name: str, cut: Cut, destination: torch.Tensor) -> None:
         """Fill `destination` with that part of a tensor. Raises CheckpointError naming the file if it cannot be read."""
         read_cut(self.names[name], cut, destination)
-
-
-def read_object(file: Path, why: str) -> dict[str, Any]:
-    """A JSON object. Raises CheckpointError saying what is wrong with the file."""
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing: {why}.") from None
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
-    if data.startswith(LFS_POINTER):
-        raise CheckpointError(f"{file} is a Git LFS pointer. Run `git lfs pull` in its folder or download the file again.")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not valid JSON: {error}. Download it again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file} must hold a JSON object, not {type(value).__name__}. Download it again.")
-    return value
-
-
-def _read_weight_map(index: Path) -> dict[str, str]:
-    weight_map = read_object(index, "it lists the weight files").get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f'{index} has no "weight_map" object with tensor names and files. Download it again.')
-    for name, file in weight_map.items():
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{index} puts tensor {name!r} into {file!r}, which is not the name of a *.safetensors file in the folder."
-            )
-        if not (index.parent / file).is_file():
-            raise CheckpointError(f"{index.parent / file} is missing; {index.name} says that it holds {name!r}. Download it.")
-    return weight_map
-
-
-def _check_index(index: Path, weight_map: dict[str, str], tensors: Mapping[str, TensorInfo]) -> None:
-    for name, file in weight_map.items():
-        if name not in tensors or tensors[name].file.name != file:
-            raise CheckpointError(
-                f"{index.parent / file} does not hold tensor {name!r}, although {index.name} says so. "
-                "The files are of different versions: download both again."
-            )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("."))
-    # Mistral ships the same weights twice; "consolidated" ones carry its own tensor names.
-    files = [file for file in files if not file.name.startswith("consolidated")] or files
-    if not files:
-        others = sorted({file.name for pattern in _OTHER_WEIGHTS for file in folder.glob(pattern)})
-        found = f" It has {', '.join(others[:3])}, a format that is not supported here." if others else ""
-        raise CheckpointError(f"{folder} has no *.safetensors files.{found} Download the safetensors version of the model.")
-    present = {file.name for file in files}
-    for file in files:
-        if match := _NUMBERED.fullmatch(file.name):
-            stem, _, count = match.groups()
-            for number in range(1, int(count) + 1):
-                if (expected := f"{stem}-{number:05}-of-{count}.safetensors") not in present:
-                    raise CheckpointError(f"{folder / expected} is missing, while {file.name} is there. Download it.")
-    return files
-
-
-def _merge(files: Iterable[Path]) -> dict[str, TensorInfo]:
-    tensors: dict[str, TensorInfo] = {}
-    for file in files:
-        for name, info in read_header(file).items():
-            if name in tensors:
-                raise CheckpointError(
-                    f"Tensor {name!r} is in both {tensors[name].file} and {file.name}. Remove the file that is too much."
-                )
-            tensors[name] = info
-    return tensors

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from tokenwell.engine.weights.checkpoint import read_object
+from tokenwell.checkpoint.folder import read_object
+from tokenwell.checkpoint.safetensors import DTYPE_BYTES, TensorInfo
+from tokenwell.checkpoint.shard import Cut
 from tokenwell.engine.weights.read import TORCH_DTYPES
-from tokenwell.engine.weights.safetensors import DTYPE_BYTES, TensorInfo
-from tokenwell.engine.weights.shard import Cut
 
 _STORED = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 

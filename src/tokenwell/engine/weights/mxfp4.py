@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from tokenwell.engine.weights.shard import Part, Span, resolve
+from tokenwell.checkpoint.shard import Part, Span, resolve
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError
 
@@ -51,14 +51,21 @@ def dequantise_into(destination: torch.Tensor, blocks: torch.Tensor, scales: tor
     if not lead:
         destination, blocks, scales = destination[None], blocks[None], scales[None]
     pairs = _byte_values(blocks.device)
-    exponents = torch.pow(2.0, torch.arange(256, device=blocks.device, dtype=torch.float64) - 127).float()
-    exponents[255] = math.nan
+    exponents = _powers(blocks.device)
     count = max(1, _PIECE_BLOCKS // max(1, per_row))
     for first in range(0, len(scales), count):
         rows = slice(first, first + count)
         values = pairs[blocks[rows].long()].view(torch.float32)  # [rows, K/32, 32]
         values *= exponents[scales[rows].long()].unsqueeze(-1)
         destination[rows].copy_(values.flatten(-2))
+
+
+@cache  # a recorded step may not make it from numbers of the host
+def _powers(device: torch.device) -> torch.Tensor:
+    """What each scale stands for: [256] float32."""
+    exponents = torch.pow(2.0, torch.arange(256, device=device, dtype=torch.float64) - 127).float()
+    exponents[255] = math.nan
+    return exponents
 
 
 def read_into(destination: torch.Tensor, source: Source, name: str, shape: tuple[int, int, int], part: Part = ()) -> None:
@@ -88,21 +95,34 @@ def read_packed(
     used.clamp_(*PACKED_SCALES)
 
 
-def words(blocks: torch.Tensor) -> torch.Tensor:
-    """Blocks [..., K/32, 16] uint8 of a checkpoint in the order that kernels read: words [..., K/8] int32.
+# A word has eight elements, two by two in its halves. These are the places, in a half, of the signs of the four pairs, and of the
+# first of the three other bits of their codes. Pair 0 lies where a float16 has its sign, exponent and fraction, which makes its
+# value times 2^-14, pair 1 three bits below, so that both come with one mask; pairs 2 and 3 fill what is left.
+_SIGN_BITS = (15, 12, 14, 13)
+_CODE_BITS = (9, 6, 3, 0)
 
-    Bytes 0 to 3 of a word hold its elements 0 to 3 in their low and 4 to 7 in their high halves, so that one operation on the
-    word decodes four of them.
+
+def words(blocks: torch.Tensor) -> torch.Tensor:
+    """Blocks [..., K/32, 16] uint8 of a checkpoint as kernels read them: words [..., K/8] int32.
+
+    Elements 2p and 2p + 1 of a word are pair p in its low and high half.
     """
-    elements = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-3).unflatten(-1, (-1, 2, 4))
-    return (elements[..., 0, :] | elements[..., 1, :] << 4).contiguous().view(torch.int32).flatten(-2)
+    elements = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-3).unflatten(-1, (-1, 4, 2)).to(torch.int32)
+    halves = torch.zeros_like(elements[..., 0, :])
+    for pair, (sign, code) in enumerate(zip(_SIGN_BITS, _CODE_BITS, strict=True)):
+        element = elements[..., pair, :]
+        halves |= (element >> 3) << sign | (element & 7) << code
+    return halves[..., 0] | halves[..., 1] << 16
 
 
 def blocks(words: torch.Tensor) -> torch.Tensor:
     """The inverse of `words`."""
-    halves = words.view(torch.uint8).unflatten(-1, (-1, 4))
-    elements = torch.stack((halves & 15, halves >> 4), dim=-2).flatten(-3).unflatten(-1, (-1, 2))
-    return (elements[..., 0] | elements[..., 1] << 4).unflatten(-1, (-1, _BLOCK_BYTES))
+    if words.dim() > 2:  # one after the other, for temporaries are some times as large
+        return torch.stack([blocks(matrix) for matrix in words])
+    halves = torch.stack((words, words >> 16), dim=-1)
+    pairs = [(halves >> sign & 1) << 3 | halves >> code & 7 for sign, code in zip(_SIGN_BITS, _CODE_BITS, strict=True)]
+    elements = torch.stack(pairs, dim=-2).to(torch.uint8)  # [..., K/8, 4, 2]
+    return (elements[..., 0] | elements[..., 1] << 4).flatten(-2).unflatten(-1, (-1, _BLOCK_BYTES))
 
 
 def _cut(source: Source, name: str, shape: tuple[int, int, int], part: Part) -> tuple[tuple[int, int, int], Span, Span, Span]:

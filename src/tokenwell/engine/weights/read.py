@@ -11,8 +11,8 @@ import os
 
 import torch
 
-from tokenwell.engine.weights.safetensors import TensorInfo
-from tokenwell.engine.weights.shard import Cut
+from tokenwell.checkpoint.safetensors import TensorInfo
+from tokenwell.checkpoint.shard import Cut
 from tokenwell.wire.errors import CheckpointError
 
 # Below torch's grain of 32768 elements a copy stays on this thread: reads are bound by memory or disk anyway, and pieces

@@ -11,12 +11,12 @@ import re
 
 import torch
 
+from tokenwell.checkpoint.recipe import Recipe
+from tokenwell.checkpoint.safetensors import TensorInfo
+from tokenwell.checkpoint.shard import Cut, Part, Shard, Span, resolve
 from tokenwell.engine.weights.checkpoint import Checkpoint
 from tokenwell.engine.weights.dummy import DummyCheckpoint
-from tokenwell.engine.weights.quant.recipe import Recipe
 from tokenwell.engine.weights.read import TORCH_DTYPES
-from tokenwell.engine.weights.safetensors import TensorInfo
-from tokenwell.engine.weights.shard import Cut, Part, Shard, Span, resolve
 from tokenwell.wire.errors import CheckpointError
 
 _NAMED = 5  # tensors that an error or log line names before it only counts

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from tests.tiny import write
 
-from tokenwell.engine.weights.safetensors import read_header
+from tokenwell.checkpoint.safetensors import read_header
 from tokenwell.wire.errors import CheckpointError
 
 ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}

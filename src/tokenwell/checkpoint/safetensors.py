@@ -70,15 +70,23 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     try:
         with file.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            start = stream.read(LENGTH_BYTES)
-            length = int.from_bytes(start, "little")
-            _check_start(file, size, start + stream.read(len(LFS_POINTER)), length)
+            data = stream.read(LENGTH_BYTES + len(LFS_POINTER))
+            length = int.from_bytes(data[:LENGTH_BYTES], "little")
+            _check_start(file, size, data, length)
             stream.seek(LENGTH_BYTES)
-            text = stream.read(length)
+            data = data[:LENGTH_BYTES] + stream.read(length)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
+    return parse_header(file, data, size)
+
+
+def parse_header(file: Path, data: bytes, size: int) -> dict[str, TensorInfo]:
+    """The same for the first bytes of a file of `size` bytes, its whole header among them."""
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    _check_start(file, size, data[: LENGTH_BYTES + len(LFS_POINTER)], length)
     data_start = LENGTH_BYTES + length
-    tensors = {name: _tensor(file, name, entry, data_start) for name, entry in _entries(file, text).items()}
+    entries = _entries(file, data[LENGTH_BYTES:data_start])
+    tensors = {name: _tensor(file, name, entry, data_start) for name, entry in entries.items()}
     _check_layout(file, tensors, data_start, size)
     return tensors
 

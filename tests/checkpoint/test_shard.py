@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwell.engine.weights.shard import Shard, Span, even, head_rows, resolve, strided
+from tokenwell.checkpoint.shard import Shard, Span, even, head_rows, resolve, strided
 from tokenwell.wire.errors import CheckpointError
 
 _SMALL = st.integers(1, 5)

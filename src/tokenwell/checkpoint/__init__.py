@@ -1,0 +1,1 @@
+"""A checkpoint's files: which tensors lie where, how they are stored and cut. Reads headers, never weights; knows no torch."""
