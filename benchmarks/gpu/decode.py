@@ -34,19 +34,21 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
     for batch in options.batch:
         # The first round compiles and records.
         runs = [
-            engine.greedy(engine.prompts(batch, options.prompt, seed), options.tokens).decode_ms(batch)
+            engine.greedy(_prompts(engine, batch, options, seed), options.tokens).decode_ms(batch)
             for seed in range(options.rounds + 1)
         ][1:]
         ms = statistics.median(runs)
         size = limit.step_bytes(
             case.config, case.quantization, limit.kv_value_bytes(case.kv_cache_dtype, case.config), batch,
-            options.prompt + options.tokens // 2,
+            options.prompt + options.tokens // 2, 1 if options.equal_prompts else None,
         )  # fmt: skip
         floor = 1000 * size / bandwidth
         line: dict[str, object] = {
             "benchmark": "decode", "model": case.name, "batch": batch, "tpot_ms": round(ms, 3), "rounds": len(runs),
             "tok_s": round(1000 * batch / ms), "limit_ms": round(floor, 3), "ratio": round(floor / ms, 3),
         }  # fmt: skip
+        if options.equal_prompts:
+            line |= {"prompts": "equal"}
         if batch in case.tpot_ms:
             line |= {"vllm_ms": case.tpot_ms[batch], "to_vllm": round(case.tpot_ms[batch] / ms, 3)}
         if batch in case.gate_ms:
@@ -59,6 +61,12 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
     return lines
 
 
+def _prompts(engine: Engine, batch: int, options: argparse.Namespace, seed: int) -> list[list[int]]:
+    if not options.equal_prompts:
+        return engine.prompts(batch, options.prompt, seed)
+    return engine.prompts(1, options.prompt, seed) * batch
+
+
 def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
@@ -66,6 +74,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument("--prompt", type=int, default=1024)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--equal-prompts", action="store_true", help="all rows alike: a mixture reads the experts of one row")
     parser.add_argument("--no-graphs", action="store_true")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args(arguments)

@@ -29,6 +29,7 @@ class Run:
 
     started: float
     steps: list[Came] = field(default_factory=list)
+    preemptions: int = 0
 
     @property
     def seconds(self) -> float:
@@ -109,4 +110,5 @@ class Engine:
             outputs = scheduler.apply(worker.collect(step))
             run.steps.append(Came(time.perf_counter(), step.plan, outputs))
         scheduler.check()
+        run.preemptions = scheduler.stats().preemptions
         return run

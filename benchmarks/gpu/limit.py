@@ -23,10 +23,11 @@ def facts_of(config: Path) -> tuple[ModelFacts, Raw]:
     return registry.find(checkpoint.config).read(raw), raw
 
 
-def step_bytes(config: Path, quantization: str, kv_bytes: float, batch: int, context: int) -> int:
+def step_bytes(config: Path, quantization: str, kv_bytes: float, batch: int, context: int, different: int | None = None) -> int:
     """Bytes that a step of `batch` rows of `context` tokens must read: weights once, of experts those expected, K and V.
 
-    Values are two bytes, or one where the weights are fp8; experts of MXFP4 checkpoints stay packed.
+    `different`: rows that are not all alike, by default all of them; equal rows choose the same experts. Values are two bytes, or
+    one where the weights are fp8; experts of MXFP4 checkpoints stay packed.
     """
     facts, raw = facts_of(config)
     wide = 4 if facts.dtype == "float32" else 2
@@ -43,7 +44,8 @@ def step_bytes(config: Path, quantization: str, kv_bytes: float, batch: int, con
         total += round(narrow * facts.dim * layer.head_dim * heads)
         total += narrow * 3 * facts.dim * layer.width
         if layer.experts and facts.experts is not None:
-            expected = facts.experts.count * (1 - (1 - facts.experts.chosen / facts.experts.count) ** batch)
+            missed = (1 - facts.experts.chosen / facts.experts.count) ** (batch if different is None else different)
+            expected = facts.experts.count * (1 - missed)
             expert = 3 * facts.dim * facts.experts.width * (_MXFP4_BYTES if packed else narrow)
             total += round(expected * expert) + wide * facts.dim * facts.experts.count
         seen = context if layer.window is None else min(context, layer.window)

@@ -11,7 +11,7 @@ from tests.conftest import Tiny
 
 from tokenwell.engine import gate
 from tokenwell.engine.gate import Finding, Watch
-from tokenwell.engine.kernels import trust
+from tokenwell.engine.kernels import sampling, trust
 from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.load import load
 from tokenwell.engine.platform import accelerator
@@ -92,3 +92,16 @@ def test_a_model_goes_through(name: str, tiny: Tiny, monkeypatch: pytest.MonkeyP
     told = {choice.what: choice for choice in loaded.ready.choices}
     assert told["golden prompts"].chosen == "passed"
     assert RmsNorm.__call__.__name__ == "__call__" and not hasattr(RmsNorm.__call__, "__wrapped__")
+
+
+def test_chosen_tokens_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accelerator, "kernels_reason_not", lambda device: "not while plain torch is asked")
+        watch = Watch(1e-3)
+        watch.keep_choices(500, CPU)
+    assert len(watch.calls) == len(gate.SAMPLINGS)
+    assert not watch.compare(CPU)
+    real = sampling.choose
+    monkeypatch.setattr(sampling, "choose", lambda *given, **named: real(*given, **named) * 0)
+    assert {found.families for found in watch.compare(CPU)} == {("sampler",)}
+    assert not watch.compare(CPU)

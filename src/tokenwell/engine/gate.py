@@ -1,25 +1,27 @@
 """Golden prompts at load: every kind of call that a model makes to kernels is compared with plain torch on the same device.
 
 A few short prompts go through the model as requests do (a prompt, single tokens, both mixed), without kernels. The first call of
-each kind, told by layer type and shapes, is kept and then made with kernels: once in threads, because compilers take long and
-run side by side, and once to be compared. Where the results disagree, the family of kernels to blame is not used from then on,
-which is logged and among the engine's choices. Attention is compared where its backend is chosen.
+each kind, told by layer type and shapes, is kept, and its result is taken for that of all others of the kind. Then it is made
+with kernels: once in threads, because compilers take long and run side by side, and once to be compared. Where the results
+disagree, the family of kernels to blame is not used from then on, which is logged and among the engine's choices. Tokens that are
+chosen from random logits are compared as well. Attention is compared where its backend is chosen.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any
 
+import msgspec
+import numpy as np
 import torch
 
 from tokenwell.engine.kernels import trust
+from tokenwell.engine.kernels.compiling import side_by_side
 from tokenwell.engine.layers.activation import Gated
 from tokenwell.engine.layers.attention import Attention, CacheOwner
 from tokenwell.engine.layers.embedding import Head
@@ -29,6 +31,9 @@ from tokenwell.engine.layers.norm import Join, RmsNorm
 from tokenwell.engine.layers.per_layer import PerLayerGate, PerLayerInputs
 from tokenwell.engine.layers.router import Router
 from tokenwell.engine.run.batch import Batch, GroupBatch
+from tokenwell.engine.run.mask import Mask
+from tokenwell.engine.run.rows import Row
+from tokenwell.engine.run.sampler import draw
 from tokenwell.engine.run.worker import Worker
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.cache import KvGroup, sequence_pages
@@ -40,7 +45,7 @@ log = logging.getLogger("tokenwell.engine")
 # Relative error (norm of the difference over norm) of one layer's output: some roundings of the dtype.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 4e-2}
 QUANTISED = 0.12  # where activations are rounded to e4m3, too: 2.6 % for each factor, for two products one after the other
-_DIFFERENT = 0.3  # of chosen experts: near ties fall either way
+_DIFFERENT = 0.3  # of chosen experts and tokens: near ties fall either way
 
 # What a model calls. Blocks that consist of these alone need not be named.
 WATCHED: tuple[tuple[type, str], ...] = (
@@ -49,7 +54,12 @@ WATCHED: tuple[tuple[type, str], ...] = (
     (Router, "_route"),
 )  # fmt: skip
 _WRITING = "Attention.front"
-_THREADS = 8  # compilers side by side
+SAMPLINGS = {
+    "greedy": [Sampling(temperature=0.0)],
+    "random": [Sampling(temperature=1.0), Sampling(temperature=0.6)],
+    "filtered": [Sampling(top_k=40), Sampling(top_p=0.9), Sampling(min_p=0.02), Sampling(temperature=0.7, top_k=100, top_p=0.8)],
+}
+_SEEDS = 4
 
 PROMPTS = (40, 1, 23, 2)  # tokens; one joins in every second step
 _ROWS, _STEP_TOKENS, _WINDOW = len(PROMPTS), 48, 64
@@ -66,17 +76,23 @@ class Finding:
     what: str
 
 
-def check(make: MakeWorker, groups: tuple[KvGroup, ...], dtype: torch.dtype, quantised: bool) -> list[Choice]:
+def check(
+    make: MakeWorker, groups: tuple[KvGroup, ...], dtype: torch.dtype, quantised: bool, steps: Sequence[Callable[[], None]] = ()
+) -> list[Choice]:
     """Run the golden prompts; what was found wrong, as choices. A worker of few pages is made for it and forgotten.
 
-    `dtype` is what is computed in; `quantised`: activations may be rounded to e4m3, too.
+    `dtype` is what is computed in; `quantised`: activations may be rounded to e4m3, too. `steps` are taken on accelerators while
+    kernels are compiled, for what they compile themselves.
     """
     pages = _ROWS * sequence_pages(_WINDOW, _STEP_TOKENS, groups) + 1
     worker = make(pages, _ROWS, _WINDOW)
     watch = Watch(QUANTISED if quantised else TOLERANCE[dtype])
-    with watch.over(WATCHED), trust.plain():
+    model = type(worker.model)
+    lookup = ((model, "_embed"),) if hasattr(model, "_embed") else ()
+    with watch.over((*WATCHED, *lookup)), trust.plain():
+        watch.keep_choices(worker.model.facts.vocabulary, worker.device)
         _run(worker, Scheduler(groups, pages, _ROWS, _STEP_TOKENS, _WINDOW, prefix_cache=False))
-    findings = watch.compare(worker.device)
+    findings = watch.compare(worker.device, steps)
     if not findings:
         return [Choice("golden prompts", "passed", f"{len(watch.calls)} kinds of calls agree with plain torch")]
     return [Choice(f"kernels of {', '.join(found.families)}", "plain torch", f"{found.call} {found.what}") for found in findings]
@@ -116,7 +132,7 @@ class Watch:
     def __init__(self, tolerance: float) -> None:
         self.calls: list[Call] = []
         self._tolerance = tolerance
-        self._seen: set[Any] = set()
+        self._results: dict[Any, Any] = {}  # by kind
         self._inside = False  # a call that is kept makes others: these are its own
 
     @contextmanager
@@ -135,31 +151,50 @@ class Watch:
         @wraps(method)
         def kept(layer: object, *given: Any, **named: Any) -> Any:
             kind = (name, _shapes(list(vars(layer).values())), _shapes(given), _shapes(list(named.values())))
-            if not self._inside and kind not in self._seen:
-                self._seen.add(kind)
+            if self._inside:
+                return method(layer, *given, **named)
+            if kind not in self._results:
                 self._inside = True
                 try:
-                    self._keep(name, layer, lambda given, named: method(layer, *given, **named), _fresh(given), _fresh(named))
+                    again = partial(method, layer)
+                    self._results[kind] = self._keep(name, layer, again, _fresh(given), _fresh(named))
                 finally:
                     self._inside = False
-            return method(layer, *given, **named)
+            return _fresh(self._results[kind])
 
         return kept
 
-    def _keep(
-        self, name: str, layer: object, again: Callable[[Any, Any], Any], given: tuple[Any, ...], named: dict[str, Any]
-    ) -> None:
+    def _keep(self, name: str, layer: object, again: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Keep a call; what it returns."""
         caches = _caches(layer, given)
 
-        def work() -> list[torch.Tensor]:
-            return _with_caches(lambda: again(_fresh(given), _fresh(named)), caches)
+        def work() -> tuple[Any, list[torch.Tensor]]:
+            return _with_caches(lambda: again(*_fresh(given), **_fresh(named)), caches)
 
-        self.calls.append(Call(name, work, work()))
+        result, expected = work()
+        self.calls.append(Call(name, lambda: work()[1], expected))
+        return result
 
-    def compare(self, device: torch.device) -> list[Finding]:
-        """Make the calls with kernels; the families that were wrong are not trusted any more."""
+    def keep_choices(self, vocabulary: int, device: torch.device) -> None:
+        """Keep calls that choose tokens from random logits: the best, by chance, and by chance of what filters leave."""
+        generator = torch.Generator(device).manual_seed(1)
+        for name, samplings in SAMPLINGS.items():
+            rows = [Row(seed, [0], 1, msgspec.structs.replace(one, seed=seed)) for seed, one in enumerate(samplings * _SEEDS)]
+            logits = 4 * torch.randn(len(rows), vocabulary, generator=generator, device=device)
+            # One row in two may not take every second token.
+            places = list(range(0, len(rows), 2))
+            mask = Mask(places, np.full((len(places), -(-vocabulary // 8)), 0b01010101, dtype=np.uint8))
+
+            def work(logits: torch.Tensor = logits, rows: list[Row] = rows, mask: Mask = mask) -> list[torch.Tensor]:
+                return [draw(logits.clone(), rows, mask).tokens]
+
+            self.calls.append(Call(f"draw, {name},", work, work()))
+
+    def compare(self, device: torch.device, steps: Sequence[Callable[[], None]] = ()) -> list[Finding]:
+        """Make the calls with kernels, and take `steps` meanwhile; the families that were wrong are not trusted any more."""
         if device.type != "cpu":
-            self._compile(device)
+            # Layers that write into a cache would do so at the same time. What the others bring is judged below.
+            side_by_side([*steps, *(call.work for call in self.calls if call.name != _WRITING)], device)
         findings = []
         for call in self.calls:
             wrong = self._difference(call)
@@ -171,18 +206,6 @@ class Watch:
             findings.append(Finding(call.name, blamed, wrong))
             log.warning("kernels of %s are not used: %s %s", ", ".join(blamed), call.name, wrong)
         return findings
-
-    def _compile(self, device: torch.device) -> None:
-        """Make every call once for what it compiles. Calls that use the same scratch memory may spoil each other's results."""
-
-        def make(call: Call) -> None:
-            with suppress(Exception), torch.inference_mode():  # it is made again to be judged
-                call.work()
-
-        use = partial(torch.accelerator.set_device_index, device.index or 0)
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "kernels", use) as pool:
-            # Layers that write into a cache would do so at the same time.
-            list(pool.map(make, [call for call in self.calls if call.name != _WRITING]))
 
     def _agrees_without(self, family: str, call: Call) -> bool:
         with trust.plain(family):
@@ -217,15 +240,16 @@ def _caches(layer: object, given: Sequence[Any]) -> list[torch.Tensor]:
     return [found.v] if found.fold is not None else [found.k, found.v]
 
 
-def _with_caches(work: Callable[[], Any], caches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors that a call returns, and what it writes into empty caches, which are then as they were before."""
+def _with_caches(work: Callable[[], Any], caches: Sequence[torch.Tensor]) -> tuple[Any, list[torch.Tensor]]:
+    """What a call returns; the tensors of that, and what it writes into empty caches, which are then as they were before."""
     before = [half.clone() for half in caches]  # of so small a pool
     try:
         for half in caches:
             half.zero_()
         result = work()
         found = [tensor.clone() for tensor in (result if isinstance(result, tuple) else (result,))]
-        return found + [half.to(torch.bfloat16 if half.dtype.itemsize == 1 else half.dtype, copy=True) for half in caches]
+        found += [half.to(torch.bfloat16 if half.dtype.itemsize == 1 else half.dtype, copy=True) for half in caches]
+        return result, found
     finally:
         for half, old in zip(caches, before, strict=True):
             half.copy_(old)

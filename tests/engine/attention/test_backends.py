@@ -12,10 +12,11 @@ from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.attention.sdpa import SdpaAttention
 from tokenwell.engine.attention.spec import AttentionSpec
 from tokenwell.engine.run import batch as batches
-from tokenwell.engine.run.kv import KvPool, LayerKv, group_layers
+from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.schedule.plan import RunRow
+from tokenwell.wire.cache import LayerKv, group_layers
 from tokenwell.wire.sampling import Sampling
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from tests.engine.attention.test_backends import build
 
 from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, LayerCache, fold_for
-from tokenwell.engine.run.kv import LayerKv
+from tokenwell.wire.cache import LayerKv
 
 
 def test_a_batch_without_host_copies_gives_the_same() -> None:

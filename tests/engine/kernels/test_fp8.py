@@ -38,6 +38,14 @@ def test_rows_wider_than_a_program(gpu: torch.device) -> None:
     assert not codes[1].float().any()
 
 
+def test_numbers_that_are_very_small(gpu: torch.device) -> None:
+    x = torch.randn((3, 50), device=gpu)
+    codes, scale = fp8.quantise_tokens(x)
+    others, other_scale = fp8.quantise_tokens(x * 2.0**-80)
+    assert torch.equal(codes.float(), others.float())
+    assert torch.equal(other_scale, scale * 2.0**-80)
+
+
 @pytest.mark.parametrize("group", [0, 16, 128])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_dequantise(gpu: torch.device, group: int, dtype: torch.dtype) -> None:

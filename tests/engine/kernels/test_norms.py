@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.engine.kernels import rounding
 
 from tokenwell.engine.kernels import embed, gated, norms, per_layer
+from tokenwell.engine.kernels.codes import Codes
 
 rounding.correct()
 EXACT = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}  # of the largest number in a row: one rounding
@@ -56,7 +57,8 @@ def test_join(gpu: torch.device, dtype: torch.dtype, second: bool, outputs: int)
             "weights": tuple(randn(gpu, dim, dtype=dtype) for _ in range(outputs)),
         }
         x, y = randn(gpu, tokens, dim, dtype=dtype), randn(gpu, tokens, dim, dtype=dtype)
-        actual = norms.join(x, y, EPS, **given)
+        total, normed = norms.join(x, y, EPS, **given)
+        actual = (total, *normed)
         expected = norms.reference_join(x, y, EPS, **given)
         assert len(actual) == 1 + outputs
         for one, other in zip(actual, expected, strict=True):
@@ -65,7 +67,7 @@ def test_join(gpu: torch.device, dtype: torch.dtype, second: bool, outputs: int)
 
 def test_join_of_nothing(gpu: torch.device) -> None:
     x = torch.empty((0, 16), device=gpu)
-    assert [tuple(y.shape) for y in norms.join(x, x, EPS, weights=(x.new_ones(16),))] == [(0, 16)] * 2
+    assert norms.join(x, x, EPS, weights=(x.new_ones(16),))[1][0].shape == (0, 16)
     with pytest.raises(ValueError, match="at most twice"):
         norms.join(x, x, EPS, weights=(x.new_ones(16),) * 3)
 
@@ -75,12 +77,40 @@ def test_quantised_norm(gpu: torch.device, dtype: torch.dtype) -> None:
     for tokens, dim in sizes(gpu, [(3, 40)], [(300, 5376)]):
         x, weight = randn(gpu, tokens, dim, dtype=dtype) * 30, randn(gpu, dim, dtype=dtype)
         x[1] = 0
-        codes, scale = norms.rms_norm_quantised(x, weight, EPS)
+        made = norms.rms_norm_quantised(x, weight, EPS)
         expected = norms.reference_rms_norm(x, weight, EPS)
-        assert codes.dtype == torch.float8_e4m3fn
-        assert scale.shape == (tokens, 1)
-        assert torch.allclose(scale[:, 0] * 448, expected.abs().amax(1).clamp(min=1e-10), rtol=1e-3)
-        close(codes.float() * scale, expected, 0.037)
+        assert made.codes.dtype == torch.float8_e4m3fn
+        assert made.scale.shape == (tokens, 1)
+        assert torch.allclose(made.scale[:, 0] * 448, expected.abs().amax(1).clamp(min=1e-10), rtol=1e-3)
+        close(made.dense(), expected, 0.037)
+
+
+def test_parts_are_added_on_the_way(gpu: torch.device) -> None:
+    x, weight = randn(gpu, 3, 24, dtype=torch.bfloat16), randn(gpu, 24, dtype=torch.bfloat16)
+    parts = randn(gpu, 3, 3, 48)
+    given = {"first_norm": True, "first_weight": weight, "weights": (weight,)}
+    first = parts[..., :24].contiguous()
+    total, normed = norms.join(x, first, EPS, **given)
+    for one, other in zip((total, *normed), norms.reference_join(x, first.sum(0), EPS, **given), strict=True):
+        close(one, other, 2e-2)
+    made, expected = gated.gated_quantised(parts, "silu").dense(), gated.reference_gated(parts.sum(0), "silu")
+    close(made, expected, 0.037)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("coded", [(True, True), (False, True), (True,)])
+def test_join_in_eight_bits(gpu: torch.device, dtype: torch.dtype, coded: tuple[bool, ...]) -> None:
+    x, y = randn(gpu, 3, 48, dtype=dtype), randn(gpu, 3, 48, dtype=dtype)
+    weights = tuple(randn(gpu, 48, dtype=dtype) for _ in coded)
+    total, normed = norms.join(x, y, EPS, weights=weights, coded=coded)
+    expected, *others = norms.reference_join(x, y, EPS, weights=weights)
+    close(total, expected)
+    assert [isinstance(one, Codes) for one in normed] == list(coded)
+    for one, other in zip(normed, others, strict=True):
+        if isinstance(one, Codes):
+            close(one.dense(), other, 0.037)
+        else:
+            close(one, other, 2 * EXACT[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.engine.kernels.interpreter import complete
 
+from tokenwell.engine.attention import dense
 from tokenwell.engine.attention.reference import ReferenceAttention, keys_and_values
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, Fold, LayerCache, fold_for
 from tokenwell.engine.attention.triton import TritonAttention
 from tokenwell.engine.kernels.paged_decode import Cut, cut_for, paged_decode
-from tokenwell.engine.kernels.paged_gather import paged_gather
+from tokenwell.engine.kernels.paged_gather import PIECE, paged_gather
 from tokenwell.engine.run.batch import Batch, GroupBatch, Span
 
 if not torch.cuda.is_available():
@@ -86,14 +87,15 @@ def make(
     return spec, q, cache, batch, sinks
 
 
-def check(case: Case, device: torch.device, seed: int = 0, host: bool = True) -> None:
-    """`host`: the batch says on the host, too, where its rows lie."""
+def check(case: Case, device: torch.device, seed: int = 0, host: bool = True, scratch: int = 1 << 20) -> None:
+    """`host`: the batch says on the host, too, where its rows lie, and keys of rows with several tokens are gathered,
+    those of as many heads at a time as `scratch` bytes hold.
+    """
     spec, q, cache, batch, sinks = make(case, device, seed)
     batch.spans = batch.spans if host else ()
-    if host:
-        batch.most = max(batch.most, 256)  # only a bound; rows from their first token are gathered from there on
     expected = ReferenceAttention().attend(spec, q.float(), cache, batch, 0, sinks)
-    actual = TritonAttention().attend(spec, q, cache, batch, 0, sinks)
+    with patch.multiple(dense, _LEAST_PAIRS=1, _SCRATCH_BYTES=scratch):  # any row is worth gathering
+        actual = TritonAttention().attend(spec, q, cache, batch, 0, sinks)
     assert actual.dtype == q.dtype
     close(actual, expected)
 
@@ -120,14 +122,16 @@ row = st.tuples(st.sampled_from([0, 0, 1, 7, 30, 60]), st.sampled_from([1, 1, 2,
     dtype=st.sampled_from([(torch.float32, None), (torch.bfloat16, None), (torch.float16, FP8), (torch.bfloat16, FP8)]),
     turning=st.sampled_from([0, 0, 4]),
     host=st.booleans(),
+    scratch=st.sampled_from([1, 1 << 20]),
     seed=st.integers(0, 1000),
 )
 def test_the_kernels_agree_with_the_reference(
     gpu: torch.device, rows: list[tuple[int, int]], heads: tuple[int, int], head_dim: int, page_tokens: int, window: int | None,
-    softcap: float | None, sinks: bool, dtype: tuple[torch.dtype, torch.dtype | None], turning: int, host: bool, seed: int,
+    softcap: float | None, sinks: bool, dtype: tuple[torch.dtype, torch.dtype | None], turning: int, host: bool,
+    scratch: int, seed: int,
 ) -> None:  # fmt: skip
     case = Case(tuple(rows), *heads, head_dim, page_tokens, window, softcap, sinks, *dtype, turning)
-    check(case, gpu, seed, host)
+    check(case, gpu, seed, host, scratch)
 
 
 def test_splits_are_merged(gpu: torch.device) -> None:
@@ -163,15 +167,16 @@ def test_rows_of_a_graph_may_be_shorter_than_its_bound(gpu: torch.device) -> Non
 def test_keys_and_values_are_gathered(gpu: torch.device, case: Case) -> None:
     _, q, cache, batch, _ = make(case, gpu, 3)
     group = batch.groups[0]
-    places = (group.table, group.page_tokens, batch.slots, batch.positions, batch.token_rows)
-    k, v = paged_gather(cache, *places, q.dtype)
-    starts = batch.starts.tolist()
-    for row, (begin, end) in enumerate(pairwise(starts)):
-        length = int(batch.lengths[row])
-        pages = group.table[batch.slots[row], : -(-length // group.page_tokens)]
+    rows = [(span.slot, 0, max(0, span.start - 2), span.length) for span in batch.spans]
+    pieces = torch.tensor(rows, dtype=torch.int32, device=gpu)
+    k, v = paged_gather(cache, group.table, group.page_tokens, pieces, q.dtype)
+    for row, (slot, _, oldest, length) in enumerate(rows):
+        pages = group.table[slot, : -(-length // group.page_tokens)]
         keys, values = keys_and_values(cache, pages, torch.arange(length, device=gpu))
-        close(k[begin:end], keys[length - (end - begin) :])
-        close(v[begin:end], values[length - (end - begin) :])
+        for whole, expected in ((k, keys), (v, values)):
+            gathered = whole[row * PIECE : (row + 1) * PIECE]
+            close(gathered[oldest:length, :, : case.head_dim], expected[oldest:])
+            assert not gathered[:oldest].any() and not gathered[length:].any() and not gathered[..., case.head_dim :].any()
 
 
 def test_few_rows_get_more_splits_than_many() -> None:

@@ -105,7 +105,7 @@ def test_per_layer_inputs(gpu: torch.device, both: Callable[[Work], None], monke
     both(lambda: layer(ids, embedded))
 
 
-@pytest.mark.parametrize("tokens", [2, 9])
+@pytest.mark.parametrize("tokens", [2, 9, 19])
 def test_per_layer_gate(gpu: torch.device, both: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     monkeypatch.setattr(Linear, "load", lambda source, ranks, name, inputs, outputs: linear(gpu, outputs, inputs))
     join = Join((norm(gpu, 20),))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.engine.kernels import interpreter, rounding, subnormal
 
+from tokenwell.checkpoint.recipe import read_recipe
 from tokenwell.engine.kernels import experts_few, experts_many
 from tokenwell.engine.layers.activation import gated
 from tokenwell.engine.layers.linear import Linear, PlainWeight
@@ -20,7 +21,6 @@ from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights.dummy import DummyCheckpoint
 from tokenwell.engine.weights.experts import Split, deal, read_gpt_oss
-from tokenwell.engine.weights.quant.recipe import read_recipe
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError
 

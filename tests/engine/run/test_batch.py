@@ -121,7 +121,7 @@ def test_a_row_and_its_tables_follow_their_plans() -> None:
     for page in range(100):
         tables.append(3, ((), (page,)))
     assert tables.tables[0][3, :2].tolist() == [4, 5]
-    assert tables.tables[1][3].tolist() == list(range(100))
+    assert tables.tables[1][3, :100].tolist() == list(range(100))
     assert (row.slot, row.tokens, row.prompt_tokens) == (3, [1, 2, 3], 2)
     tables.place(3, ((9,), (8,)))
     tables.append(3, ((10,), ()))

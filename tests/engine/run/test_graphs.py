@@ -15,7 +15,6 @@ from tests.conftest import Tiny
 from tokenwell.engine.load import Loaded, load, scheduler_for
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run import graphs
-from tokenwell.engine.run.graphs import sizes_up_to
 from tokenwell.wire.messages import Generate
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
@@ -104,12 +103,3 @@ def test_what_cannot_be_recorded_is_launched(tiny: Tiny, recording: str, monkeyp
     assert loaded.worker.graphs is not None
     assert answers(loaded, requests) == expected
     assert loaded.worker.graphs is None
-
-
-def test_a_batch_is_never_padded_by_more_than_a_third() -> None:
-    for most in (1, 2, 5, 64, 100, 256):
-        sizes = sizes_up_to(most)
-        assert sizes[-1] == most
-        for rows in range(1, most + 1):
-            size = next(size for size in sizes if size >= rows)
-            assert size - rows <= size / 3 + 1

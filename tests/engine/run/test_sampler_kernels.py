@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run import sampler
 from tokenwell.engine.run.mask import Mask
 from tokenwell.engine.run.rows import Row
@@ -39,7 +40,7 @@ def both(logits: torch.Tensor, made: list[Row], again: list[Row], mask: Mask | N
     """The CPU's draws and the kernels'."""
     expected = sampler.sample(logits.cpu().clone(), made, mask)
     with monkeypatch.context() as patch:
-        patch.setattr(sampler, "kernels_reason_not", lambda device: None)
+        patch.setattr(accelerator, "kernels_reason_not", lambda device: None)
         logits = logits.clone()
         if logits.is_cuda:
             sampler.draw(logits.clone(), again, mask).finish()  # kernels are compiled now
@@ -88,5 +89,5 @@ def test_a_mask_wins_over_biases_that_leave_nothing(gpu: torch.device, monkeypat
 
 
 def test_warming_runs_every_kernel(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "kernels_reason_not", lambda device: None)
+    monkeypatch.setattr(accelerator, "kernels_reason_not", lambda device: None)
     sampler.warm(33, gpu)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tokenwell.engine.attention.fresh import attend_fresh, first_fresh
+from tokenwell.engine.attention.dense import attend_dense, pays
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, LayerCache
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.batch import Batch
@@ -43,13 +43,12 @@ class TritonAttention:
         singles = batch.singles
         if singles:
             paged_decode(spec, q, cache, table, page_tokens, batch.slots[:singles], batch.lengths, batch.longest, sinks, out)
-        if singles < batch.rows:
-            last = first_fresh(spec, batch)
-            if last < batch.rows:
-                attend_fresh(spec, q, cache, batch, group, last, sinks, out)
+        if singles < batch.rows and pays(spec, batch):
+            attend_dense(spec, q, cache, batch, group, sinks, out)
+        elif singles < batch.rows:
             paged_prefill(
-                spec, q, cache, table, page_tokens, batch.slots, batch.starts, batch.lengths, range(singles, last), batch.most,
-                sinks, out,
+                spec, q, cache, table, page_tokens, batch.slots, batch.starts, batch.lengths, range(singles, batch.rows),
+                batch.most, sinks, out,
             )  # fmt: skip
         return out
 

@@ -70,16 +70,16 @@ def _multiply(  # type: ignore[no-untyped-def]
             column = start + tl.arange(0, COLUMNS)
             x = tl.load(x_at[:, None] + column[None, :], mask=x_inside[:, None] & (column < IN)[None, :], other=0.0)
             x0, x1, x2, x3, x4, x5, x6, x7 = mxfp4.split_inputs(x)
-            sums = mxfp4.element(codes, 0) * x0[:, None, :]
-            sums += mxfp4.element(codes, 1) * x1[:, None, :]
-            sums += mxfp4.element(codes, 2) * x2[:, None, :]
-            sums += mxfp4.element(codes, 3) * x3[:, None, :]
-            sums += mxfp4.element(codes, 4) * x4[:, None, :]
-            sums += mxfp4.element(codes, 5) * x5[:, None, :]
-            sums += mxfp4.element(codes, 6) * x6[:, None, :]
-            sums += mxfp4.element(codes, 7) * x7[:, None, :]
+            sums = mxfp4.element(codes, 0).to(tl.float32) * x0[:, None, :]
+            sums += mxfp4.element(codes, 1).to(tl.float32) * x1[:, None, :]
+            sums += mxfp4.element(codes, 2).to(tl.float32) * x2[:, None, :]
+            sums += mxfp4.element(codes, 3).to(tl.float32) * x3[:, None, :]
+            sums += mxfp4.element(codes, 4).to(tl.float32) * x4[:, None, :]
+            sums += mxfp4.element(codes, 5).to(tl.float32) * x5[:, None, :]
+            sums += mxfp4.element(codes, 6).to(tl.float32) * x6[:, None, :]
+            sums += mxfp4.element(codes, 7).to(tl.float32) * x7[:, None, :]
             total += tl.sum(tl.reshape(sums, (A, R, WORDS // 4, 4)), 3) * mxfp4.scale(powers)
-        return tl.sum(total, 2) * mxfp4.OUTPUT_FACTOR
+        return tl.sum(total, 2) * mxfp4.FACTOR
     else:  # noqa: RET505
         wide = tl.zeros((A, R, COLUMNS), tl.float32)
         for start in tl.static_range(0, IN, COLUMNS):

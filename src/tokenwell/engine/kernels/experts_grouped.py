@@ -36,7 +36,7 @@ def _activate(  # type: ignore[no-untyped-def]
         values += tl.load(bias_at + expert * 2 * width + width + column, mask=known, other=0.0).to(tl.float32)
     hidden = gate(gates, values, limit, KIND)
     if scale_at is not None:
-        scale = tl.maximum(tl.max(tl.abs(hidden), 0), 1e-10) / 448.0
+        scale = tl.maximum(tl.max(tl.abs(hidden), 0), 1e-30) / 448.0
         tl.store(scale_at + place, scale)
         hidden = tl.minimum(tl.maximum(hidden / scale, -448.0), 448.0)
     tl.store(hidden_at + place * width + column, hidden.to(hidden_at.dtype.element_ty), mask=inside)
@@ -48,18 +48,10 @@ def _write_out(codes_at, scales_at, weights_at, words, COLUMNS: tl.constexpr, WO
     inside = word < words
     codes = tl.load(codes_at + word, mask=inside, other=0)
     row = word // (COLUMNS // 8)
-    # 2^126 in two steps: the scale alone may be as small as 2^-126.
-    factor = (
-        mxfp4.scale(tl.load(scales_at + row * mxfp4.scale_stride(COLUMNS) + word % (COLUMNS // 8) // 4, mask=inside, other=0))
-        * mxfp4.OUTPUT_FACTOR
+    factor = mxfp4.scale(
+        tl.load(scales_at + row * mxfp4.scale_stride(COLUMNS) + word % (COLUMNS // 8) // 4, mask=inside, other=0)
     )
-    low = tl.join(
-        tl.join(mxfp4.element(codes, 0), mxfp4.element(codes, 4)), tl.join(mxfp4.element(codes, 2), mxfp4.element(codes, 6))
-    )
-    high = tl.join(
-        tl.join(mxfp4.element(codes, 1), mxfp4.element(codes, 5)), tl.join(mxfp4.element(codes, 3), mxfp4.element(codes, 7))
-    )
-    values = tl.reshape(tl.join(low, high), (WORDS, 8)) * mxfp4.INPUT_FACTOR * factor[:, None]
+    values = tl.reshape(mxfp4.elements(codes[None, :]), (WORDS, 8)).to(tl.float32) * mxfp4.FACTOR * factor[:, None]
     at = word[:, None] * 8 + tl.arange(0, 8)[None, :]
     tl.store(weights_at + at, values.to(weights_at.dtype.element_ty), mask=inside[:, None])
 

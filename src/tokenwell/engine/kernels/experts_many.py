@@ -80,7 +80,7 @@ def sort(
     order = make(slots, dtype=torch.int32, device=chosen.device)
     starts = torch.empty(experts + 1, dtype=torch.int32, device=chosen.device)
     block = min(4096, max(16, triton.next_power_of_2(slots)))
-    pdl, extra = _options(chosen)
+    pdl, extra = launch_options(chosen)
     _sort[(experts,)](
         chosen, order, places, starts, slots, first, experts, BLOCK=block, PDL=pdl, num_warps=max(1, block // 256), **extra
     )
@@ -243,7 +243,8 @@ def _narrow(x_at, x_stride, y_at, dim, BLOCK: tl.constexpr, PDL: tl.constexpr): 
 # ---------------------------------------------------------------- choice and launch
 
 
-def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
+def launch_options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
+    """Whether a kernel on x's device may start while the one before it ends, and the options that say so."""
     pdl = accelerator.dependent_launch(x.device)
     return pdl, {"launch_pdl": True} if pdl else {}
 
@@ -293,7 +294,7 @@ def experts_many(
     scale = None
     if quantise:
         x, scale = quantise_tokens(x)
-    pdl, extra = _options(x)
+    pdl, extra = launch_options(x)
     _gate_up[(triton.cdiv(2 * width, one.rows), count, one.parts)](
         x, x.stride(0), scale, order, starts, gate_up.codes, gate_up.scales, gate_up.bias, hidden, width, limit,
         IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, SLOTS=one.slots, ROWS=one.rows, COLUMNS=one.columns,
@@ -324,7 +325,7 @@ def combine(
     if residual is not None and residual.stride(1) != 1:
         residual = residual.contiguous()
     block = min(1024, triton.next_power_of_2(dim))
-    pdl, extra = _options(parts)
+    pdl, extra = launch_options(parts)
     _combine[(tokens, triton.cdiv(dim, block))](
         parts, places, chosen, share, bias, residual, 0 if residual is None else residual.stride(0), y, dim, first, experts,
         TOP=top, BLOCK=block, PDL=pdl, num_warps=4, **extra,
@@ -337,7 +338,7 @@ def _in_float16(x: torch.Tensor) -> torch.Tensor:
     if x.dtype == torch.float16:
         return x
     y = torch.empty(x.shape, dtype=torch.float16, device=x.device)
-    pdl, extra = _options(x)
+    pdl, extra = launch_options(x)
     block = 1024
     _narrow[(x.shape[0], triton.cdiv(x.shape[1], block))](x, x.stride(0), y, x.shape[1], BLOCK=block, PDL=pdl, **extra)
     return y

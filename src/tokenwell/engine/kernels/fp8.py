@@ -8,10 +8,11 @@ import torch
 import triton
 import triton.language as tl
 
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.platform import accelerator
 
 _DTYPE = torch.float8_e4m3fn
-_SMALLEST = 1e-10  # the largest magnitude of a token is taken to be at least this
+_SMALLEST = 1e-30  # the largest magnitude of a token is taken to be at least this: zeros have a scale, too
 
 
 @triton.jit
@@ -25,7 +26,7 @@ def _quantise_tokens(  # type: ignore[no-untyped-def]
         tl.extra.cuda.gdc_launch_dependents()
     if WHOLE:  # the row is held between the two passes
         x = tl.load(x_at + row * x_stride + at, mask=at < WIDTH, other=0.0).to(tl.float32)
-        scale = tl.maximum(tl.max(tl.abs(x), 0), 1e-10) / 448.0
+        scale = tl.maximum(tl.max(tl.abs(x), 0), 1e-30) / 448.0
         codes = tl.minimum(tl.maximum(x / scale, -448.0), 448.0)
         tl.store(codes_at + row * WIDTH + at, codes.to(codes_at.dtype.element_ty), mask=at < WIDTH)
         tl.store(scale_at + row, scale)
@@ -34,7 +35,7 @@ def _quantise_tokens(  # type: ignore[no-untyped-def]
         for start in tl.range(0, WIDTH, BLOCK):
             x = tl.load(x_at + row * x_stride + start + at, mask=start + at < WIDTH, other=0.0).to(tl.float32)
             largest = tl.maximum(largest, tl.abs(x))
-        scale = tl.maximum(tl.max(largest, 0), 1e-10) / 448.0
+        scale = tl.maximum(tl.max(largest, 0), 1e-30) / 448.0
         for start in tl.range(0, WIDTH, BLOCK):
             x = tl.load(x_at + row * x_stride + start + at, mask=start + at < WIDTH, other=0.0).to(tl.float32)
             codes = tl.minimum(tl.maximum(x / scale, -448.0), 448.0)
@@ -58,19 +59,18 @@ def _dequantise(  # type: ignore[no-untyped-def]
         tl.store(y_at + row * columns + at, (codes * scales).to(y_at.dtype.element_ty), mask=inside)
 
 
-def quantise_tokens(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [tokens, width] -> e4m3 [tokens, width] and float32 [tokens, 1], x = codes * scale, scale = amax(token) / 448."""
+def quantise_tokens(x: torch.Tensor) -> Codes:
+    """x [tokens, width] in e4m3, the scale of a token is its largest magnitude / 448."""
     tokens, width = x.shape
     x = x if x.stride(1) == 1 else x.contiguous()
-    codes = torch.empty((tokens, width), dtype=_DTYPE, device=x.device)
-    scale = torch.empty((tokens, 1), dtype=torch.float32, device=x.device)
+    made = Codes.empty(tokens, width, x.device)
     if tokens:
         block = min(triton.next_power_of_2(width), 16384)
         pdl = accelerator.dependent_launch(x.device)
         extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
         warps = min(16, max(1, block // 512))
-        _quantise_tokens[(tokens,)](x, x.stride(0), codes, scale, width, block, block >= width, pdl, num_warps=warps, **extra)
-    return codes, scale
+        _quantise_tokens[(tokens,)](x, x.stride(0), *made, width, block, block >= width, pdl, num_warps=warps, **extra)
+    return made
 
 
 def dequantise(codes: torch.Tensor, scales: torch.Tensor, group: int, dtype: torch.dtype) -> torch.Tensor:
@@ -84,8 +84,8 @@ def dequantise(codes: torch.Tensor, scales: torch.Tensor, group: int, dtype: tor
     return y
 
 
-def reference_quantise_tokens(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def reference_quantise_tokens(x: torch.Tensor) -> Codes:
     """`quantise_tokens` in plain torch."""
     wide = x.to(torch.float32)
     scale = wide.abs().amax(-1, keepdim=True).clamp_min(_SMALLEST) / 448.0
-    return (wide / scale).clamp(-448.0, 448.0).to(_DTYPE), scale
+    return Codes((wide / scale).clamp(-448.0, 448.0).to(_DTYPE), scale)

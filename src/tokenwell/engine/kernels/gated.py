@@ -9,6 +9,7 @@ import torch.nn.functional as functional
 import triton
 import triton.language as tl
 
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.platform import accelerator
 
 KINDS = ("silu", "gelu_tanh")
@@ -42,10 +43,13 @@ def _gated(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _product(x_at, at, WIDTH: tl.constexpr, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
+def _product(x_at, x_part, at, WIDTH: tl.constexpr, PARTS: tl.constexpr, GELU: tl.constexpr):  # type: ignore[no-untyped-def]
     """activation(gate) * value at these places of one row, zero outside."""
     gate = tl.load(x_at + at, mask=at < WIDTH, other=0.0).to(tl.float32)
     value = tl.load(x_at + WIDTH + at, mask=at < WIDTH, other=0.0).to(tl.float32)
+    for part in tl.static_range(1, PARTS):
+        gate += tl.load(x_at + part * x_part + at, mask=at < WIDTH, other=0.0).to(tl.float32)
+        value += tl.load(x_at + part * x_part + WIDTH + at, mask=at < WIDTH, other=0.0).to(tl.float32)
     return activate(gate, GELU) * value
 
 
@@ -57,8 +61,9 @@ def _store_codes(codes_at, y, scale, at, WIDTH: tl.constexpr):  # type: ignore[n
 
 @triton.jit
 def _gated_quantised(  # type: ignore[no-untyped-def]
-    x_at, x_stride, codes_at, scale_at, WIDTH: tl.constexpr, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
-):
+    x_at, x_stride, x_part, codes_at, scale_at,
+    WIDTH: tl.constexpr, PARTS: tl.constexpr, GELU: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     x_at += row * x_stride
     codes_at += row * WIDTH
@@ -66,16 +71,16 @@ def _gated_quantised(  # type: ignore[no-untyped-def]
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-    y = _product(x_at, at, WIDTH, GELU)
+    y = _product(x_at, x_part, at, WIDTH, PARTS, GELU)
     largest = tl.abs(y)
     for start in tl.static_range(BLOCK, WIDTH, BLOCK):
-        largest = tl.maximum(largest, tl.abs(_product(x_at, start + at, WIDTH, GELU)))
-    scale = tl.maximum(tl.max(largest, 0), 1e-10) / 448.0
+        largest = tl.maximum(largest, tl.abs(_product(x_at, x_part, start + at, WIDTH, PARTS, GELU)))
+    scale = tl.maximum(tl.max(largest, 0), 1e-30) / 448.0
     tl.store(scale_at + row, scale)
     _store_codes(codes_at, y, scale, at, WIDTH)
     # The rest of a row that is wider than a block is computed again: it is still in a near cache.
     for start in tl.static_range(BLOCK, WIDTH, BLOCK):
-        _store_codes(codes_at, _product(x_at, start + at, WIDTH, GELU), scale, start + at, WIDTH)
+        _store_codes(codes_at, _product(x_at, x_part, start + at, WIDTH, PARTS, GELU), scale, start + at, WIDTH)
 
 
 def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
@@ -101,21 +106,21 @@ def quantised_reason_not(width: int) -> str | None:
     return None if width <= _WIDEST else f"a row of {width} is longer than {_WIDEST}, and its loop is written out"
 
 
-def gated_quantised(x: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """`gated` of x [tokens, 2 * width] in e4m3 [tokens, width] and its scale a token [tokens, 1] float32."""
+def gated_quantised(x: torch.Tensor, kind: str) -> Codes:
+    """`gated` of x [tokens, 2 * width], or of the sum of [parts, tokens, 2 * width], in e4m3."""
     width = x.shape[-1] // 2
-    rows = _rows(x)
-    codes = torch.empty((rows.shape[0], width), dtype=torch.float8_e4m3fn, device=x.device)
-    scale = torch.empty((rows.shape[0], 1), dtype=torch.float32, device=x.device)
-    if rows.shape[0]:
+    rows = x if x.dim() == 3 and x.is_contiguous() else _rows(x)
+    tokens, parts = rows.shape[-2], len(rows) if rows.dim() == 3 else 1
+    made = Codes.empty(tokens, width, x.device)
+    if tokens:
         # A few rows are done at once by many threads, many rows piece by piece, so that several fit on a processor.
-        block = min(triton.next_power_of_2(width), 16384 if rows.shape[0] <= _FEW else 2048)
+        block = min(triton.next_power_of_2(width), 16384 if tokens <= _FEW else 2048)
         pdl, extra = _options(x)
         warps = min(32, max(1, block // 512))
-        _gated_quantised[(rows.shape[0],)](
-            rows, rows.stride(0), codes, scale, width, kind == "gelu_tanh", block, pdl, num_warps=warps, **extra
+        _gated_quantised[(tokens,)](
+            rows, rows.stride(-2), rows.stride(0), *made, width, parts, kind == "gelu_tanh", block, pdl, num_warps=warps, **extra
         )
-    return codes, scale
+    return made
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

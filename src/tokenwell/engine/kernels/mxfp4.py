@@ -1,7 +1,7 @@
 """MXFP4 weights inside Triton kernels: words of eight 4-bit floats with a shared power of two for each 32.
 
-Layout on a device: codes [experts, rows, columns / 8] int32, where byte i of a word has element i in its low and element i + 4 in
-its high half (`weights.mxfp4.words`), and scales [experts, rows, scale_stride(columns)] uint8, value 2^(scale - 127).
+Layout on a device: codes [experts, rows, columns / 8] int32 (`weights.mxfp4.words`) and scales
+[experts, rows, scale_stride(columns)] uint8, value 2^(scale - 127).
 Format: OCP Microscaling Formats (MX) v1.0, sections 5.3.3 (E2M1) and 5.4.1 (E8M0).
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# A code's sign, exponent and fraction moved to their places in a float32 make its value times 2^-126, which may be
-# subnormal. Inputs are multiplied by INPUT_FACTOR so that the products are not, and their sum by OUTPUT_FACTOR: together 2^126.
-INPUT_FACTOR = tl.constexpr(2.0**64)
-OUTPUT_FACTOR = tl.constexpr(2.0**62)
+# A code's sign, exponent and fraction at their places in a float16 make its value times 2^-14, exactly; this is the inverse.
+FACTOR = tl.constexpr(2.0**14)
+_PLACES = tl.constexpr(-1912566272)  # 0x8E008E00, these places in both halves of a word
 
 
 @triton.constexpr_function
@@ -24,10 +23,22 @@ def scale_stride(columns):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def element(words, INDEX: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Element INDEX (0 to 7) of each int32 word in float32, times 2^-126."""
-    # The shift to the right copies the sign into the bits above it, of which only the highest is kept.
-    moved = (words << (28 - 8 * (INDEX % 4) - 4 * (INDEX // 4))) >> 6
-    return (moved & -2118123520).to(tl.float32, bitcast=True)  # 0x81C00000
+    """Element INDEX (0 to 7) of each int32 word in float16, times 2^-14."""
+    pair = _pair(words, INDEX // 2)
+    return (pair >> (16 * (INDEX % 2))).to(tl.int16).to(tl.float16, bitcast=True)
+
+
+@triton.jit
+def _pair(words, INDEX: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Elements 2 * INDEX and 2 * INDEX + 1 of each word as the halves of an int32."""
+    if INDEX == 0:
+        return words & _PLACES
+    elif INDEX == 1:  # noqa: RET505, one of them is compiled
+        return (words << 3) & _PLACES
+    elif INDEX == 2:  # a product is two shifts: the sign by one and the rest by six
+        return ((words & 0x40384038) * 66) & _PLACES
+    else:
+        return ((words & 0x20072007) * 516) & _PLACES
 
 
 @triton.jit
@@ -37,35 +48,29 @@ def scale(codes):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def halves(words, powers):  # type: ignore[no-untyped-def]
-    """Words [R, W] int32 and scales [R, W / 4] uint8 -> weights [R, 8 * W] in float16.
-
-    Four elements at a time: their bits moved to their places in bytes are e5m2 numbers, 2^-14 of the values. Scales are those
-    that `weights.mxfp4.read_packed` leaves: float16 holds them times 2^14.
-    """
-    low = ((words << 4) & -2139062144) | ((words << 1) & 0x0E0E0E0E)  # 0x80808080
-    high = (words & -2139062144) | ((words >> 3) & 0x0E0E0E0E)
-    codes = tl.permute(tl.join(_bytes(low), _bytes(high)), (0, 1, 3, 2))
-    R: tl.constexpr = words.shape[0]
-    W: tl.constexpr = words.shape[1]
-    values = tl.reshape(codes, (R, W // 4, 32)).to(tl.float8e5, bitcast=True).to(tl.float16)
-    factors = ((powers.to(tl.int16) - 98) << 10).to(tl.int16).to(tl.float16, bitcast=True)  # 2^(power - 127 + 14)
-    return tl.reshape(values * factors[:, :, None], (R, 8 * W))
+def elements(words):  # type: ignore[no-untyped-def]
+    """[A, B] int32 -> [A, B, 8] in float16, times 2^-14."""
+    first = tl.join(tl.join(element(words, 0), element(words, 4)), tl.join(element(words, 2), element(words, 6)))
+    second = tl.join(tl.join(element(words, 1), element(words, 5)), tl.join(element(words, 3), element(words, 7)))
+    return tl.reshape(tl.join(first, second), (words.shape[0], words.shape[1], 8))
 
 
 @triton.jit
-def _bytes(words):  # type: ignore[no-untyped-def]
-    """[R, W] int32 -> [R, W, 4] int8, the lowest byte first."""
-    even = tl.join(words.to(tl.int8), (words >> 16).to(tl.int8))
-    odd = tl.join((words >> 8).to(tl.int8), (words >> 24).to(tl.int8))
-    return tl.reshape(tl.join(even, odd), (words.shape[0], words.shape[1], 4))
+def halves(words, powers):  # type: ignore[no-untyped-def]
+    """Words [R, W] int32 and scales [R, W / 4] uint8 -> weights [R, 8 * W] in float16.
+
+    Scales are those that `weights.mxfp4.read_packed` leaves: float16 holds them times 2^14.
+    """
+    R: tl.constexpr = words.shape[0]
+    W: tl.constexpr = words.shape[1]
+    factors = ((powers.to(tl.int16) - 98) << 10).to(tl.int16).to(tl.float16, bitcast=True)  # 2^(power - 127 + 14)
+    return tl.reshape(tl.reshape(elements(words), (R, W // 4, 32)) * factors[:, :, None], (R, 8 * W))
 
 
 @triton.jit
 def split_inputs(x):  # type: ignore[no-untyped-def]
-    """[A, 8 * B] -> eight tensors [A, B] with elements 0, 1, ... 7 of each group of eight, times INPUT_FACTOR, in float32."""
-    x = x.to(tl.float32) * INPUT_FACTOR
-    grouped = tl.reshape(x, (x.shape[0], x.shape[1] // 8, 2, 2, 2))
+    """[A, 8 * B] -> eight tensors [A, B] with elements 0, 1, ... 7 of each group of eight, in float32."""
+    grouped = tl.reshape(x.to(tl.float32), (x.shape[0], x.shape[1] // 8, 2, 2, 2))
     even, odd = tl.split(grouped)
     even_low, even_high = tl.split(even)
     odd_low, odd_high = tl.split(odd)

@@ -1,7 +1,7 @@
 """RMS norms and the additions between them, on accelerators: what lies between two matrix products is one kernel.
 
     total   = (x + outer(norm(first) + norm(second))) * scalar       every part but x may be missing
-    outputs = norm(total, weight), norm(total, other weight)          or the first one in 8 bits
+    outputs = norm(total, weight), norm(total, other weight)          each in total's dtype or in 8 bits
 
 One program a token; sums are in float32 and every tensor that is stored is rounded once.
 """
@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.platform import accelerator
 
 _FEW = 1024  # rows that a card holds all at once
@@ -35,14 +36,25 @@ def _weight(weight_at, at, inside):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _put(out_at, scale_at, y, row, at, inside, DIM: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One row of an output, in e4m3 with a scale where there is a place for the scale."""
+    if scale_at is not None:
+        scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-30) / 448.0
+        tl.store(scale_at + row, scale)
+        y = tl.minimum(tl.maximum(y / scale, -448.0), 448.0)
+    tl.store(out_at + row * DIM + at, y.to(out_at.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _join(  # type: ignore[no-untyped-def]
     x_at, x_stride,
-    first_at, first_stride, first_weight_at,
+    first_at, first_stride, first_part, first_weight_at,
     second_at, second_stride, second_weight_at,
     outer_weight_at, scalar_at, total_at,
-    out_at, weight_at, other_at, other_weight_at, codes_at, scale_at,
+    out_at, weight_at, scale_at, other_at, other_weight_at, other_scale_at,
     eps,
-    FIRST_NORM: tl.constexpr, SECOND_NORM: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+    PARTS: tl.constexpr, FIRST_NORM: tl.constexpr, SECOND_NORM: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
@@ -61,6 +73,8 @@ def _join(  # type: ignore[no-untyped-def]
     total = tl.load(x_at + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
     if first_at is not None:
         added = tl.load(first_at + row * first_stride + at, mask=inside, other=0.0).to(tl.float32)
+        for part in tl.static_range(1, PARTS):
+            added += tl.load(first_at + part * first_part + row * first_stride + at, mask=inside, other=0.0).to(tl.float32)
         if second_at is not None:
             second = tl.load(second_at + row * second_stride + at, mask=inside, other=0.0).to(tl.float32)
         if FIRST_NORM:
@@ -78,18 +92,11 @@ def _join(  # type: ignore[no-untyped-def]
         rounded = total.to(total_at.dtype.element_ty)
         tl.store(total_at + row * DIM + at, rounded, mask=inside)
         total = rounded.to(tl.float32)
-    if out_at is not None or codes_at is not None:
+    if out_at is not None:
         unit = _unit(total, DIM, eps)
-        y = unit * weight
-        if out_at is not None:
-            tl.store(out_at + row * DIM + at, y.to(out_at.dtype.element_ty), mask=inside)
+        _put(out_at, scale_at, unit * weight, row, at, inside, DIM)
         if other_at is not None:
-            tl.store(other_at + row * DIM + at, (unit * other_weight).to(other_at.dtype.element_ty), mask=inside)
-        if codes_at is not None:
-            scale = tl.maximum(tl.max(tl.abs(y), 0), 1e-10) / 448.0
-            codes = tl.minimum(tl.maximum(y / scale, -448.0), 448.0)
-            tl.store(codes_at + row * DIM + at, codes.to(codes_at.dtype.element_ty), mask=inside)
-            tl.store(scale_at + row, scale)
+            _put(other_at, other_scale_at, unit * other_weight, row, at, inside, DIM)
 
 
 def _warps(rows: int, block: int) -> int:
@@ -100,10 +107,11 @@ def _warps(rows: int, block: int) -> int:
 def _launch(x: torch.Tensor, dim: int, **given: Any) -> None:
     """`given` are the kernel's arguments that are not None; tensors are rows of `dim` whose last stride is 1."""
     names = (
-        "first_at", "first_stride", "first_weight_at", "second_at", "second_stride", "second_weight_at", "outer_weight_at",
-        "scalar_at", "total_at", "out_at", "weight_at", "other_at", "other_weight_at", "codes_at", "scale_at",
+        "first_at", "first_stride", "first_part", "first_weight_at", "second_at", "second_stride", "second_weight_at",
+        "outer_weight_at", "scalar_at", "total_at", "out_at", "weight_at", "scale_at", "other_at", "other_weight_at",
+        "other_scale_at",
     )  # fmt: skip
-    given = dict.fromkeys(names) | given
+    given = dict.fromkeys(names) | {"PARTS": 1} | given
     block = triton.next_power_of_2(dim)
     pdl = accelerator.dependent_launch(x.device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
@@ -122,15 +130,14 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.
     return out
 
 
-def rms_norm_quantised(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The norm of x [tokens, dim] in e4m3 and its scale a token [tokens, 1] float32: norm = codes * scale."""
+def rms_norm_quantised(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> Codes:
+    """The norm of x [tokens, dim] in e4m3."""
     dim = x.shape[-1]
     rows = _rows(x)
-    codes = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-    scale = torch.empty((rows.shape[0], 1), dtype=torch.float32, device=x.device)
+    out = Codes.empty(len(rows), dim, x.device)
     if rows.shape[0]:
-        _launch(rows, dim, codes_at=codes, scale_at=scale, weight_at=weight, eps=eps, FIRST_NORM=False, SECOND_NORM=False)
-    return codes, scale
+        _launch(rows, dim, out_at=out.codes, scale_at=out.scale, weight_at=weight, eps=eps, FIRST_NORM=False, SECOND_NORM=False)
+    return out
 
 
 def join(
@@ -138,28 +145,42 @@ def join(
     first_norm: bool = False, first_weight: torch.Tensor | None = None,
     second: torch.Tensor | None = None, second_norm: bool = False, second_weight: torch.Tensor | None = None,
     outer_weight: torch.Tensor | None = None, scalar: torch.Tensor | None = None,
-    weights: tuple[torch.Tensor, ...] = (),
-) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    weights: tuple[torch.Tensor | None, ...] = (), coded: tuple[bool, ...] = (),
+) -> tuple[torch.Tensor, tuple[torch.Tensor | Codes, ...]]:  # fmt: skip
     """(x + outer(first + second)) * scalar, and its norms with each of at most two `weights`: each [tokens, dim].
 
-    x, first and second [tokens, dim]; first and second are normed where the flag says so. Weights are [dim], the scalar [1].
+    x, first and second [tokens, dim]; first and second are normed where the flag says so. `first` may be [parts, tokens, dim],
+    whose sum is meant. Weights are [dim], the scalar [1].
+    `coded` says for each norm whether it is put out in e4m3; none is where it is empty.
     """
     if len(weights) > 2:
         raise ValueError(f"a sum is normed at most twice, not {len(weights)} times")
     dim = x.shape[-1]
-    x, first = _rows(x), _rows(first)
+    x = _rows(x)
+    first = first if first.dim() == 3 and first.is_contiguous() else _rows(first)
     second = None if second is None else _rows(second)
-    outputs = tuple(torch.empty((x.shape[0], dim), dtype=x.dtype, device=x.device) for _ in range(1 + len(weights)))
+    total = torch.empty((x.shape[0], dim), dtype=x.dtype, device=x.device)
+    outputs = tuple(
+        Codes.empty(len(x), dim, x.device) if in_codes else torch.empty_like(total)
+        for in_codes, _ in zip(coded or (False,) * len(weights), weights, strict=True)
+    )
     if x.shape[0]:
-        padded = (*outputs[1:], None, None)
+        (out, scale), (other, other_scale) = (*(_places(output) for output in outputs), (None, None), (None, None))[:2]
         weight, other_weight = (*weights, None, None)[:2]
         _launch(
-            x, dim, first_at=first, first_stride=first.stride(0), first_weight_at=first_weight,
+            x, dim, first_at=first, first_stride=first.stride(-2), first_part=first.stride(0), first_weight_at=first_weight,
+            PARTS=len(first) if first.dim() == 3 else 1,
             second_at=second, second_stride=0 if second is None else second.stride(0), second_weight_at=second_weight,
-            outer_weight_at=outer_weight, scalar_at=scalar, total_at=outputs[0], out_at=padded[0], weight_at=weight,
-            other_at=padded[1], other_weight_at=other_weight, eps=eps, FIRST_NORM=first_norm, SECOND_NORM=second_norm,
+            outer_weight_at=outer_weight, scalar_at=scalar, total_at=total, out_at=out, weight_at=weight, scale_at=scale,
+            other_at=other, other_weight_at=other_weight, other_scale_at=other_scale, eps=eps, FIRST_NORM=first_norm,
+            SECOND_NORM=second_norm,
         )  # fmt: skip
-    return outputs
+    return total, outputs
+
+
+def _places(output: torch.Tensor | Codes) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Where an output goes, and its scales if it has some."""
+    return (output, None) if isinstance(output, torch.Tensor) else (output.codes, output.scale)
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

@@ -61,21 +61,23 @@ def _decode(  # type: ignore[no-untyped-def]
     inside = channel < HEAD_DIM
     k_at += head * k_head
     v_at += head * v_head
-    like: tl.constexpr = q_at.dtype.element_ty
+    # 8 bits become float16 by one instruction, bfloat16 only by a slow one more: queries meet such keys in float16.
+    NARROW: tl.constexpr = v_at.dtype.element_ty.primitive_bitwidth == 8 and q_at.dtype.element_ty == tl.bfloat16
+    like: tl.constexpr = tl.float16 if NARROW else q_at.dtype.element_ty
     newest_page = tl.load(table_at + newest // PAGE_TOKENS).to(tl.int64)
     if PDL:
         tl.extra.cuda.gdc_wait()
     if split < active:
         present = (query < QUERIES)[:, None] & inside[None, :]
         q_row = q_at + row.to(tl.int64) * q_stride + (head * QUERIES + query)[:, None] * HEAD_DIM
-        q = tl.load(q_row + channel[None, :], mask=present, other=0.0)
+        q = tl.load(q_row + channel[None, :], mask=present, other=0.0).to(like)
         q_first = q
         q_second = q
         if FOLD:
             pair = tl.arange(0, TURN)
             halves = (query < QUERIES)[:, None] & (pair < TURNING)[None, :]
-            q_first = tl.load(q_row + pair[None, :], mask=halves, other=0.0)
-            q_second = tl.load(q_row + HALF + pair[None, :], mask=halves, other=0.0)
+            q_first = tl.load(q_row + pair[None, :], mask=halves, other=0.0).to(like)
+            q_second = tl.load(q_row + HALF + pair[None, :], mask=halves, other=0.0).to(like)
             q = fold_queries(q, weight_at, channel, inside, HALF, TURNING)
         largest = tl.full([TILE], -1e30, tl.float32)
         total = tl.zeros([TILE], tl.float32)
@@ -241,7 +243,10 @@ def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, 
     """What measured fastest on an H200 (docs/log.md), for rows of at most `visible` keys that a query sees."""
     few = rows * kv_heads <= processors // 2
     bytes_a_key = dim * value_bytes
-    if value_bytes == 4:  # no units for float32: small tiles
+    warps = 4
+    if value_bytes == 1 and dim >= 256 and not few:  # bound by latency: a program for each processor, and large ones
+        block, stages, programs, warps = 64, 5 if dim <= 256 else 3, 1, 8
+    elif value_bytes == 4:  # no units for float32: small tiles
         block, stages, programs = max(16, min(64, 16384 // bytes_a_key)), 2, 4
     elif dim <= 128:
         block, stages, programs = 32 if few else 64, 5 if bytes_a_key <= 128 and not few else 3, 4
@@ -254,7 +259,7 @@ def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, 
         usual, block = 1, 128 if few and bytes_a_key <= 256 else block
     # So that the longest row does not end long after the others. Splits that are not used cost something, too.
     splits = max(usual, min(8, visible // 32768))
-    return Cut(splits, block, block, 4, stages, usual)
+    return Cut(splits, block, block, warps, stages, usual)
 
 
 def paged_decode(

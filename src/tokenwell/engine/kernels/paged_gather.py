@@ -1,4 +1,4 @@
-"""Keys and values of a step's tokens from the paged cache into plain tensors, on accelerators: what dense attention wants.
+"""Keys and values of rows from the paged cache into plain tensors, on accelerators: what dense attention wants.
 
 8-bit numbers become the queries' dtype, keys that are folded into values are rebuilt. The plain reference is
 keys_and_values in engine/attention/reference.py.
@@ -12,28 +12,31 @@ import triton.language as tl
 
 from tokenwell.engine.attention.spec import LayerCache
 
+PIECE = 128  # keys; what is gathered of a row begins at a multiple of it and ends at one, padded with zeros
 
-@triton.jit(do_not_specialize=("tokens",))
+
+@triton.jit(do_not_specialize=("kv_heads", "table_stride"))
 def _gather(  # type: ignore[no-untyped-def]
-    k_out_at, v_out_at, k_at, v_at, positions_at, rows_at, slots_at, table_at, table_stride, weight_at, cos_at, sin_at,
-    k_page, k_token, k_head, v_page, v_token, v_head, tokens, k_scale, v_scale,
-    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr,
-    TURNING: tl.constexpr, PAGE_TOKENS: tl.constexpr, TOKENS: tl.constexpr,
+    k_out_at, v_out_at, k_at, v_at, pieces_at, table_at, table_stride, weight_at, cos_at, sin_at,
+    k_page, k_token, k_head, v_page, v_token, v_head, k_scale, v_scale, kv_heads,
+    HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr,
+    TURNING: tl.constexpr, PAGE_TOKENS: tl.constexpr, PIECE: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, h): key head h of tokens i * TOKENS .."""
+    """Program (i, h): key head h of keys i * TOKENS .."""
     head = tl.program_id(1)
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
-    there = token < tokens
-    position = tl.load(positions_at + token, mask=there, other=0).to(tl.int32)
-    slot = tl.load(slots_at + tl.load(rows_at + token, mask=there, other=0), mask=there, other=0).to(tl.int64)
+    piece = pieces_at + tl.program_id(0) * TOKENS // PIECE * 4
+    slot = tl.load(piece).to(tl.int64)
+    position = tl.load(piece + 1) + token % PIECE
+    there = (position >= tl.load(piece + 2)) & (position < tl.load(piece + 3))
     page = tl.load(table_at + slot * table_stride + position // PAGE_TOKENS, mask=there, other=0).to(tl.int64)
     offset = position % PAGE_TOKENS
     channel = tl.arange(0, DIM)
     inside = there[:, None] & (channel < HEAD_DIM)[None, :]
-    out = (token.to(tl.int64) * KV_HEADS + head)[:, None] * HEAD_DIM + channel[None, :]
+    out = (token.to(tl.int64) * kv_heads + head)[:, None] * DIM + channel[None, :]
     v_row = v_at + (page * v_page + offset * v_token + head * v_head)[:, None]
     v = tl.load(v_row + channel[None, :], mask=inside, other=0.0).to(tl.float32) * v_scale
-    tl.store(v_out_at + out, v.to(v_out_at.dtype.element_ty), mask=inside)
+    tl.store(v_out_at + out, v.to(v_out_at.dtype.element_ty))
     if FOLD:
         index = channel % HALF
         turns = (channel < 2 * HALF) & (index < TURNING)
@@ -50,32 +53,32 @@ def _gather(  # type: ignore[no-untyped-def]
     else:
         k_row = k_at + (page * k_page + offset * k_token + head * k_head)[:, None]
         k = tl.load(k_row + channel[None, :], mask=inside, other=0.0).to(tl.float32) * k_scale
-    tl.store(k_out_at + out, k.to(k_out_at.dtype.element_ty), mask=inside)
+    tl.store(k_out_at + out, k.to(k_out_at.dtype.element_ty))
 
 
 def paged_gather(
-    cache: LayerCache, table: torch.Tensor, page_tokens: int, slots: torch.Tensor, positions: torch.Tensor,
-    token_rows: torch.Tensor, dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Keys and values, each [tokens, kv heads, head_dim], of tokens at `positions` [tokens] int64 in rows `token_rows` [tokens].
+    cache: LayerCache, table: torch.Tensor, page_tokens: int, pieces: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of `pieces` [pieces, 4] int32: a row's slot, the first position, and the positions from which and up to
+    which the row's pages are alive.
 
-    table [slots, pages], slots [rows] and token_rows int32.
+    Each is [pieces * PIECE, kv heads, dim], dim the power of two that holds head_dim; what is not alive is zero.
+    table [slots, pages] int32.
     """
-    tokens, fold = len(positions), cache.fold
+    fold, tokens = cache.fold, len(pieces) * PIECE
     kv_heads, head_dim = cache.v.shape[2:]
-    k = torch.empty((tokens, kv_heads, head_dim), dtype=dtype, device=positions.device)
+    dim = triton.next_power_of_2(head_dim)
+    k = torch.empty((tokens, kv_heads, dim), dtype=dtype, device=pieces.device)
     v = torch.empty_like(k)
     if tokens == 0:
         return k, v
-    dim = triton.next_power_of_2(head_dim)
-    several = max(1, 4096 // dim)
+    several = min(PIECE, max(1, 4096 // dim))
     keys = cache.v if fold else cache.k
-    _gather[(triton.cdiv(tokens, several), kv_heads)](
-        k, v, keys, cache.v, positions, token_rows, slots, table, table.stride(0),
-        fold and fold.weight, fold and fold.cos, fold and fold.sin,
-        keys.stride(0), keys.stride(1), keys.stride(2), cache.v.stride(0), cache.v.stride(1), cache.v.stride(2), tokens,
-        cache.k_scale, cache.v_scale,
-        KV_HEADS=kv_heads, HEAD_DIM=head_dim, DIM=dim, FOLD=fold is not None, HALF=fold.half if fold else 1,
-        TURNING=fold.turning if fold else 1, PAGE_TOKENS=page_tokens, TOKENS=several, num_warps=4,
+    _gather[(tokens // several, kv_heads)](
+        k, v, keys, cache.v, pieces, table, table.stride(0), fold and fold.weight, fold and fold.cos, fold and fold.sin,
+        keys.stride(0), keys.stride(1), keys.stride(2), cache.v.stride(0), cache.v.stride(1), cache.v.stride(2),
+        cache.k_scale, cache.v_scale, kv_heads,
+        HEAD_DIM=head_dim, DIM=dim, FOLD=fold is not None, HALF=fold.half if fold else 1,
+        TURNING=fold.turning if fold else 1, PAGE_TOKENS=page_tokens, PIECE=PIECE, TOKENS=several, num_warps=4,
     )  # fmt: skip
     return k, v

@@ -12,9 +12,7 @@ import triton.language as tl
 
 @triton.jit
 def key_places(table_at, keys, there, PAGE_TOKENS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Page [keys] int64 and offset in it; `table_at` is the row's part of the page table. Without pages all lies in page 0."""
-    if PAGE_TOKENS == 0:
-        return tl.zeros_like(keys).to(tl.int64), keys
+    """Page [keys] int64 and offset in it; `table_at` is the row's part of the page table."""
     page = tl.load(table_at + keys // PAGE_TOKENS, mask=there, other=0).to(tl.int64)
     return page, keys % PAGE_TOKENS
 

@@ -11,7 +11,6 @@ The plain reference is engine/attention/reference.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
 from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_keys
+from tokenwell.engine.kernels.tiling import Tiling, room_bytes
 
 _LOG2_E = math.log2(math.e)
 
@@ -64,7 +64,7 @@ def _attend(  # type: ignore[no-untyped-def]
     return mixed, total, largest
 
 
-@triton.jit(do_not_specialize=("first_row",))
+@triton.jit(do_not_specialize=("first_row", "table_stride"))
 def _prefill(  # type: ignore[no-untyped-def]
     q_at, q_stride, out_at, k_at, v_at, table_at, table_stride, slots_at, starts_at, lengths_at, sinks_at,
     weight_at, cos_at, sin_at, scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head, first_row,
@@ -113,9 +113,6 @@ def _prefill(  # type: ignore[no-untyped-def]
     table_row = table_at + slot * table_stride
     k_at += head * k_head
     v_at += head * v_head
-    if PAGE_TOKENS == 0:
-        k_at += slot * k_token
-        v_at += slot * v_token
 
     # All queries of the tile see the keys from `whole` up to `edge`; only the blocks around those need masks.
     low = 0
@@ -150,30 +147,23 @@ def _prefill(  # type: ignore[no-untyped-def]
     tl.store(out_row + channel[None, :], (mixed * (v_scale / total)[:, None]).to(out_at.dtype.element_ty), mask=present)
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """How the prefill kernel cuts its work: queries (times heads) and keys of a tile, warps, and depth of loads in flight."""
+def tiling_for(spec: AttentionSpec, most: int, room: int) -> Tiling:
+    """What measured fastest on an H200 (docs/log.md) for rows of at most `most` tokens, within `room` bytes of shared memory.
 
-    tile: int
-    block: int
-    warps: int
-    stages: int
-    apart: bool = True  # blocks of keys that need no mask are a loop of their own
-
-
-def tiling_for(dim: int, dtype: torch.dtype, queries: int, window: int | None, most: int, paged: bool) -> Tiling:
-    """What measured fastest on an H200 (docs/log.md) for rows of at most `most` tokens; float32 has no units: small tiles."""
-    if dtype == torch.float32:
+    float32 has no units: small tiles.
+    """
+    dim = triton.next_power_of_2(spec.head_dim)
+    if spec.dtype == torch.float32:
         chosen = Tiling(32, 32, 4, 2) if dim <= 256 else Tiling(16, 16, 4, 2)
     elif dim <= 64:
-        chosen = Tiling(128, 64, 4, 3) if window is None or window > 256 else Tiling(64, 32, 4, 3, apart=False)
+        chosen = Tiling(128, 64, 4, 3) if spec.window is None or spec.window > 256 else Tiling(64, 32, 4, 3, apart=False)
     elif dim <= 128:
-        chosen = Tiling(128, 128, 8, 3) if paged and most >= 4096 else Tiling(64, 64, 4, 3)
+        chosen = Tiling(128, 128, 8, 3) if most >= 4096 else Tiling(64, 64, 4, 3)
     elif dim <= 256:
         chosen = Tiling(128, 64, 8, 2)
     else:
-        chosen = Tiling(64, 32, 8, 3 if paged else 2)
-    return replace(chosen, tile=max(chosen.tile, triton.next_power_of_2(queries)))
+        chosen = Tiling(64, 32, 8, 2)
+    return chosen.fitted(spec.heads // spec.kv_heads, dim, spec.dtype.itemsize, room)
 
 
 def paged_prefill(
@@ -184,13 +174,12 @@ def paged_prefill(
     """Attention of `rows`, neighbours, into `out` [tokens, heads, head_dim], contiguous; q has its shape.
 
     table [slots, pages], slots [rows], starts [rows + 1] and lengths [rows] int32; no row has more than `most` tokens. The rows'
-    own keys are in the cache. With no tokens a page there are no pages: k and v are [1, tokens, kv heads, head_dim], and `slots`
-    say where rows begin in them.
+    own keys are in the cache.
     """
     if len(rows) == 0 or most == 0:
         return
     queries, dim = spec.heads // spec.kv_heads, triton.next_power_of_2(spec.head_dim)
-    chosen = tiling_for(dim, q.dtype, queries, spec.window, most, page_tokens > 0) if tiling is None else tiling
+    chosen = tiling_for(spec, most, room_bytes(q.device)) if tiling is None else tiling
     fold = cache.fold
     scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
+from tokenwell.engine.kernels import trust
 from tokenwell.engine.layers.linear import FEW_TOKENS, Around, PlainWeight, Weight
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights.source import Source
@@ -61,6 +62,10 @@ class Head:
         logits = self.weight.apply(hidden, None) if few is None else few
         if self.split:
             logits = self.ranks.gather_last(logits)
+        if few is None and trust.reason_not("gemv", logits.device) is None:
+            from tokenwell.engine.kernels import logits as kernel
+
+            return kernel.capped(logits.contiguous(), self.softcap)
         logits = logits.to(torch.float32)
         if few is None and self.softcap is not None:
             logits = torch.tanh_(logits.div_(self.softcap)).mul_(self.softcap)

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as functional
 
+from tokenwell.checkpoint import shard
 from tokenwell.engine.kernels import cpu_linear, trust
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.layers.activation import Gated
 from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.run.parallel import Ranks
-from tokenwell.engine.weights import shard
 from tokenwell.engine.weights.quant import read
 from tokenwell.engine.weights.quant.read import Part, Split
 from tokenwell.engine.weights.source import Source
@@ -53,8 +54,29 @@ class Weight(Protocol):
         """before(x) [tokens, in] -> [tokens, out], for any number of tokens."""
         ...
 
+    def is_few(self, x: torch.Tensor) -> bool:
+        """Whether x [tokens, in] is so few tokens that `few` does them."""
+        ...
+
     def few(self, x: torch.Tensor, bias: torch.Tensor | None, around: Around) -> torch.Tensor | None:
         """Everything by one kernel; None where none serves."""
+        ...
+
+
+@runtime_checkable
+class CodedWeight(Protocol):
+    """A weight whose product may be in e4m3."""
+
+    def takes_codes(self, dtype: torch.dtype) -> bool:
+        """Whether several tokens in `dtype` are multiplied in e4m3."""
+        ...
+
+    def codes(self, x: torch.Tensor, before: RmsNorm | Gated | None) -> Codes:
+        """before(x) in e4m3; x is [tokens, in], or what a product in parts gave."""
+        ...
+
+    def of_codes(self, x: Codes, bias: torch.Tensor | None, *, in_parts: bool = False) -> torch.Tensor:
+        """x [tokens, in] -> [tokens, out]; in parts: or [parts, tokens, out] float32, whose sum is meant"""
         ...
 
 
@@ -76,6 +98,9 @@ class PlainWeight:
             return cpu_linear.linear(x, self._prepared, bias)
         return functional.linear(x, self.matrix, bias)
 
+    def is_few(self, x: torch.Tensor) -> bool:
+        return len(x) <= FEW_TOKENS
+
     def few(self, x: torch.Tensor, bias: torch.Tensor | None, around: Around) -> torch.Tensor | None:
         return few(x, self.matrix, bias, around)
 
@@ -85,13 +110,14 @@ class Linear:
 
     def __init__(self, weight: Weight, bias: torch.Tensor | None, ranks: Ranks, reduce: bool = False) -> None:
         self.weight = weight
+        self._coded = weight if isinstance(weight, CodedWeight) else None
         self.bias = bias
         self.ranks = ranks
         self.reduce = reduce
 
     def __call__(
         self,
-        x: torch.Tensor,
+        x: torch.Tensor | Codes,
         *,
         before: RmsNorm | Gated | None = None,
         after: Gated | None = None,
@@ -99,22 +125,50 @@ class Linear:
     ) -> torch.Tensor:
         """after(W before(x) + b) + plus: [tokens, in on this rank] -> [tokens, out on this rank].
 
-        `after` takes the first half of W's rows for the gate; `plus` has the result's shape.
+        `after` takes the first half of W's rows for the gate; `plus` has the result's shape. Codes only where `takes_codes` says
+        so, and as they are.
         """
         # What is added is added once, not once a rank.
         added = plus if not self.reduce or self.ranks.rank == 0 else None
-        y = self._few(x, before, after, added)
+        y = None if isinstance(x, Codes) else self._few(x, before, after, added)
         if y is None:
-            y = self.weight.apply(x, self.bias, before)
+            y = self._many(x, before)
             if after is not None:
                 y = after(y)
             if added is not None:
                 y = y + added
         return self.ranks.all_reduce(y) if self.reduce else y
 
-    def fuses(self, x: torch.Tensor) -> bool:
+    def fuses(self, x: torch.Tensor | Codes) -> bool:
         """Whether what stands around the product of x [tokens, in] costs no kernels of its own."""
-        return len(x) <= FEW_TOKENS and trust.reason_not("gemv", x.device) is None
+        return not isinstance(x, Codes) and self.weight.is_few(x) and trust.reason_not("gemv", x.device) is None
+
+    def in_parts(self, x: torch.Tensor | Codes, *, before: RmsNorm | Gated | None = None) -> torch.Tensor:
+        """W before(x) + b [tokens, out], or float32 [parts, tokens, out] for a reader that adds the parts up on the way."""
+        if self.reduce or not self.takes_codes(x):
+            return self(x, before=before)
+        assert self._coded is not None
+        return self._coded.of_codes(x if isinstance(x, Codes) else self.codes(x, before), self.bias, in_parts=True)
+
+    def codes(self, x: torch.Tensor, before: RmsNorm | Gated | None = None) -> Codes:
+        """before(x) as the product takes it if it takes codes; x is [tokens, in] or what `in_parts` gave."""
+        assert self._coded is not None
+        return self._coded.codes(x, before)
+
+    def takes_codes(self, x: torch.Tensor | Codes) -> bool:
+        """Whether several tokens like x [tokens, in] are best given in e4m3."""
+        if self._coded is None:
+            return False
+        if isinstance(x, Codes):
+            return self._coded.takes_codes(torch.bfloat16)
+        return len(x) > 1 and self._coded.takes_codes(x.dtype)
+
+    def _many(self, x: torch.Tensor | Codes, before: RmsNorm | Gated | None) -> torch.Tensor:
+        if isinstance(x, Codes):
+            assert self._coded is not None
+            assert before is None
+            return self._coded.of_codes(x, self.bias)
+        return self.weight.apply(x, self.bias, before)
 
     def _few(
         self, x: torch.Tensor, before: RmsNorm | Gated | None, after: Gated | None, plus: torch.Tensor | None

@@ -82,14 +82,17 @@ class Experts:
         return self.ranks.all_reduce(y).to(x.dtype)
 
     def _kernels(self, x: torch.Tensor, chosen: torch.Tensor, share: torch.Tensor, plus: torch.Tensor | None) -> torch.Tensor:
-        from tokenwell.engine.kernels import experts_few, experts_grouped, experts_many
+        from tokenwell.engine.kernels import experts_few, experts_grouped, experts_hopper, experts_many
 
         work: Callable[..., torch.Tensor] = experts_many.experts_many
         gate_up, down = self.gate_up, self.down
-        if chosen.numel() <= FEW_SLOTS:
+        hopper = gate_up.packed and x.dtype != torch.float32 and experts_hopper.reason_not(x.device, self.kind) is None
+        if chosen.numel() <= (experts_hopper.FEW_SLOTS if hopper else FEW_SLOTS):
             work = experts_few.experts_few
         elif len(x) >= MANY_TOKENS and experts_grouped.reason_not(x.device, x.dtype, gate_up.codes.dtype) is None:
             work = experts_grouped.experts_grouped
+        elif hopper:
+            work = experts_hopper.experts_hopper
         elif experts_many.reason_not(x, gate_up) is not None:  # float32, which only tests use with packed weights
             gate_up, down = gate_up.unpacked(x.dtype), down.unpacked(x.dtype)
         limit = self.gated.limit if isinstance(self.gated, ClampedGate) else 0.0

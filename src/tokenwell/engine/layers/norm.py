@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as functional
 
 from tokenwell.engine.kernels import cpu_elementwise, trust
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.weights.source import Source
 
 
@@ -48,7 +49,8 @@ class RmsNorm:
         if self.weight is not None and trust.reason_not("norms", x.device) is None:
             from tokenwell.engine.kernels import norms
 
-            total, normed = norms.join(x, added, self.eps, weights=(self.weight,))
+            total, (normed,) = norms.join(x, added, self.eps, weights=(self.weight,))
+            assert isinstance(normed, torch.Tensor)
             return total, normed
         total = x + added
         return total, self(total)
@@ -69,10 +71,12 @@ class Join:
     scalar: torch.Tensor | None = None  # [1]
 
     def __call__(self, x: torch.Tensor, *added: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """x and y_i [tokens, dim] -> x' and its norms, [tokens, dim] each."""
+        """x and y_i [tokens, dim] -> x' and its norms, [tokens, dim] each. The first y may be in parts (`Linear.in_parts`)."""
         if trust.reason_not("norms", x.device) is None:
-            return self._kernel(x, *added)
-        total = self.norms[0](added[0])
+            total, outputs = self._kernel((), x, *added)
+            return (total, *(output for output in outputs if isinstance(output, torch.Tensor)))
+        first = added[0] if added[0].dim() == 2 else added[0].sum(0).to(x.dtype)
+        total = self.norms[0](first)
         for norm, y in zip(self.norms[1:], added[1:], strict=True):
             total = total + norm(y)
         total = x + (total if self.outer is None else self.outer(total))
@@ -80,12 +84,24 @@ class Join:
             total = total * self.scalar
         return (total, *(norm(total) for norm in self.next))
 
-    def _kernel(self, x: torch.Tensor, first: torch.Tensor, second: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+    def coded(
+        self, coded: tuple[bool, ...], x: torch.Tensor, *added: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor | Codes]]:
+        """x' and its norms, those for which `coded` says so in e4m3: products that take it need no kernel to quantise them."""
+        if any(coded) and trust.reason_not("norms", x.device) is None:
+            total, outputs = self._kernel(coded, x, *added)
+            return total, list(outputs)
+        total, *normed = self(x, *added)
+        return total, list(normed)
+
+    def _kernel(
+        self, coded: tuple[bool, ...], x: torch.Tensor, first: torch.Tensor, second: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor | Codes, ...]]:
         from tokenwell.engine.kernels import norms
 
         return norms.join(
             x, first, self.norms[0].eps, first_norm=True, first_weight=self.norms[0].weight,
             second=second, second_norm=second is not None, second_weight=None if second is None else self.norms[1].weight,
             outer_weight=None if self.outer is None else self.outer.weight, scalar=self.scalar,
-            weights=tuple(norm.weight for norm in self.next),
+            weights=tuple(norm.weight for norm in self.next), coded=coded,
         )  # fmt: skip

@@ -58,13 +58,30 @@ class PerLayerGate:
         self.join = join
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x, y [tokens, dim], given [tokens, width] -> join(x, y) and the output for it, both [tokens, dim]"""
-        if trust.reason_not("per_layer", x.device) is None:
-            from tokenwell.engine.kernels import per_layer
+        """x, y [tokens, dim], given [tokens, width] -> join(x, y) and the output for it, both [tokens, dim]
 
-            weight, norm, kind = self.gate.weight, self.join.norms[0], self.activation.kind
-            if len(x) <= per_layer.FEW and isinstance(weight, PlainWeight) and norm.weight is not None and kind is not None:
-                x, gated = per_layer.sum_and_gate(x, y, norm.weight, norm.eps, weight.matrix, given, kind)
-                return x, self.up(gated)
+        y may be in parts (`Linear.in_parts`).
+        """
+        weight, kind = self.gate.weight, self.activation.kind
+        fused = trust.reason_not("per_layer", x.device) is None and isinstance(weight, PlainWeight) and kind is not None
+        if not fused:
+            (x,) = self.join(x, y)
+            return x, self.up(self.activation.times(self.gate(x), given))
+        assert isinstance(weight, PlainWeight)
+        assert kind is not None
+        x, gated = self._gate(x, y, weight.matrix, given, kind)
+        return x, self.up(gated)
+
+    def _gate(
+        self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, given: torch.Tensor, kind: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """join(x, y) and activation(gate of it) * given, by as few kernels as their numbers of tokens allow."""
+        from tokenwell.engine.kernels import narrow_linear, per_layer
+
+        norm = self.join.norms[0]
+        if len(x) <= per_layer.FEW and y.dim() == 2 and norm.weight is not None:
+            return per_layer.sum_and_gate(x, y, norm.weight, norm.eps, weight, given, kind)
         (x,) = self.join(x, y)
-        return x, self.up(self.activation.times(self.gate(x), given))
+        if narrow_linear.reason_not(x, weight) is None:
+            return x, narrow_linear.linear(x, weight, activation=kind, times=given)
+        return x, self.activation.times(self.gate(x), given)

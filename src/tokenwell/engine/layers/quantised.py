@@ -1,7 +1,8 @@
 """Weights in 8 and 4 bits that a Linear may have.
 
-Few tokens read the codes as they are and compute in the activations' dtype. Many tokens of e4m3 weights with a scale for
-each row are quantised, too, where the card multiplies e4m3; all others multiply by slices that are dequantised on the way.
+Where the card multiplies e4m3, two tokens and more are quantised, too, for e4m3 weights with a scale for each row. All others
+read the codes as they are and compute in the activations' dtype while they are few, and many multiply by slices that are
+dequantised on the way.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as functional
 
 from tokenwell.engine.kernels import trust
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.layers.activation import Gated
-from tokenwell.engine.layers.linear import Around, Weight, few
+from tokenwell.engine.layers.linear import FEW_TOKENS, Around, Weight, few
 from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.weights.quant.fp8 import Fp8Matrix
@@ -42,23 +44,45 @@ class Fp8Weight:
         return self.matrix.nbytes
 
     def apply(self, x: torch.Tensor, bias: torch.Tensor | None, before: RmsNorm | Gated | None = None) -> torch.Tensor:
-        codes = self.matrix.codes
-        even = not (codes.shape[0] % _MULTIPLE or codes.shape[1] % _MULTIPLE)
-        if self.matrix.group == 0 and even and x.dtype == torch.bfloat16 and _multiplies(x.device):
-            return self._of_codes(x, bias, before)
+        if self.takes_codes(x.dtype):
+            return self.of_codes(self.codes(x, before), bias)
         if before is not None:
             x = before(x)
         return _sliced(x, self.matrix, bias)
 
+    def is_few(self, x: torch.Tensor) -> bool:
+        return len(x) <= (1 if self.takes_codes(x.dtype) else FEW_TOKENS)
+
     def few(self, x: torch.Tensor, bias: torch.Tensor | None, around: Around) -> torch.Tensor | None:
         return few(x, self.matrix.codes, bias, around, scales=self.matrix.scales, group=self.matrix.group)
 
-    def _of_codes(self, x: torch.Tensor, bias: torch.Tensor | None, before: RmsNorm | Gated | None) -> torch.Tensor:
-        """Activations in e4m3 with a scale a token, too."""
-        given, scale = _quantised(x, before)
+    def takes_codes(self, dtype: torch.dtype) -> bool:
+        """Whether activations in `dtype` are quantised, too."""
+        out, depth = self.matrix.codes.shape
+        even = self.matrix.group == 0 and not (out % _MULTIPLE or depth % _MULTIPLE)
+        return even and dtype == torch.bfloat16 and _multiplies(self.matrix.codes.device)
+
+    def codes(self, x: torch.Tensor, before: RmsNorm | Gated | None) -> Codes:
+        """before(x) in e4m3, by one kernel; x is [tokens, in], or what a product in parts gave."""
+        from tokenwell.engine.kernels import fp8, gated, norms
+
+        if isinstance(before, Gated) and before.kind is not None and gated.quantised_reason_not(x.shape[-1] // 2) is None:
+            return gated.gated_quantised(x, before.kind)
+        if x.dim() == 3:
+            x = x.sum(0).to(torch.bfloat16)
+        if isinstance(before, RmsNorm) and (before.weight is None or before.weight.dim() == 1):
+            return norms.rms_norm_quantised(x, before.weight, before.eps)
+        return fp8.quantise_tokens(x if before is None else before(x))
+
+    def of_codes(self, x: Codes, bias: torch.Tensor | None, *, in_parts: bool = False) -> torch.Tensor:
+        """The product in bfloat16; in parts: or float32 [parts, tokens, out]."""
+        from tokenwell.engine.kernels import fp8_linear
+
+        if fp8_linear.reason_not(x, self.matrix.codes) is None:
+            return fp8_linear.linear(x, self.matrix.codes, self.matrix.scales, bias=bias, in_parts=in_parts)
         return torch._scaled_mm(
-            given, self.matrix.codes.T, scale_a=scale, scale_b=self.matrix.scales[None, :], bias=bias, out_dtype=x.dtype,
-            use_fast_accum=True,
+            x.codes, self.matrix.codes.T, scale_a=x.scale, scale_b=self.matrix.scales[None, :], bias=bias,
+            out_dtype=torch.bfloat16, use_fast_accum=True,
         )  # fmt: skip
 
 
@@ -77,6 +101,9 @@ class Int4Weight:
             x = before(x)
         return _sliced(x, self.matrix, bias)
 
+    def is_few(self, x: torch.Tensor) -> bool:
+        return len(x) <= FEW_TOKENS
+
     def few(self, x: torch.Tensor, bias: torch.Tensor | None, around: Around) -> torch.Tensor | None:
         from tokenwell.engine.kernels import int4
 
@@ -88,17 +115,6 @@ class Int4Weight:
             x = around.norm(x)
         kind = None if around.gated is None else around.gated.kind
         return int4.linear(x, self.matrix, bias=bias, activation=kind, residual=around.plus)
-
-
-def _quantised(x: torch.Tensor, before: RmsNorm | Gated | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """before(x) [tokens, in] in e4m3 and its scale a token [tokens, 1], by one kernel."""
-    from tokenwell.engine.kernels import fp8, gated, norms
-
-    if isinstance(before, RmsNorm) and (before.weight is None or before.weight.dim() == 1):
-        return norms.rms_norm_quantised(x, before.weight, before.eps)
-    if isinstance(before, Gated) and before.kind is not None and gated.quantised_reason_not(x.shape[-1] // 2) is None:
-        return gated.gated_quantised(x, before.kind)
-    return fp8.quantise_tokens(x if before is None else before(x))
 
 
 def _sliced(x: torch.Tensor, matrix: Fp8Matrix | Int4Matrix, bias: torch.Tensor | None) -> torch.Tensor:

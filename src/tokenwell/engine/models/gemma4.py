@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from tokenwell.engine.kernels import trust
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.layers.activation import gated
+from tokenwell.engine.layers.beside import both
 from tokenwell.engine.layers.embedding import Embedding, Head
 from tokenwell.engine.layers.linear import Linear
 from tokenwell.engine.layers.mlp import Mlp
@@ -27,6 +29,7 @@ from tokenwell.engine.run.batch import Batch
 from tokenwell.engine.weights.source import Source
 from tokenwell.wire.errors import CheckpointError
 
+_FEW = 128  # tokens whose dense block leaves most of a card idle
 _TOWERS = r"(model\.)?(vision_tower|audio_tower|embed_vision|embed_audio|vision_embedder|audio_embedder)\..*"
 
 
@@ -137,13 +140,13 @@ class Gemma4Attention:
         self.o = Linear.load(source, build.ranks, "o_proj", layer.heads * layer.head_dim, facts.dim, split="row")
         self.attention = build.attention(index, q_norm=q_norm, k_norm=k_norm, v_norm=True)
 
-    def front(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def front(self, x: torch.Tensor | Codes, batch: Batch) -> torch.Tensor:
         """Project x [tokens, dim], store keys and values if the layer has any; the queries [tokens, heads, head_dim]."""
         return self.attention.front(self.qkv(x), batch)
 
     def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """[tokens, heads, head_dim] -> [tokens, dim]"""
-        return self.o(self.attention.attend(q, batch))
+        """[tokens, heads, head_dim] -> [tokens, dim], maybe in parts"""
+        return self.o.in_parts(self.attention.attend(q, batch))
 
 
 class Gemma4Layer:
@@ -175,10 +178,11 @@ class Gemma4Layer:
             self.per_layer = PerLayerGate(source, build.ranks, facts.dim, per_layer_dim, activation, output)
             output = Join((norm("post_per_layer_input_norm"),))
         self.output = replace(output, next=(next_norm,), scalar=scalar)
+        self.reader: Linear | None = None  # what gets the norm that this layer hands on, if that is a layer
 
     def __call__(
-        self, x: torch.Tensor, normed: torch.Tensor, given: torch.Tensor | None, batch: Batch, narrow: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, x: torch.Tensor, normed: torch.Tensor | Codes, given: torch.Tensor | None, batch: Batch, narrow: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | Codes]:
         """x and its norm [tokens, dim], this layer's per-layer input [tokens, per-layer dim] -> the next x and its norm.
 
         `narrow`: only the batch's kept tokens go on once keys are written -> [kept, dim]
@@ -189,15 +193,31 @@ class Gemma4Layer:
             batch = batch.kept()
             if not len(x):
                 return x, x
-        x, *inputs = self.after_attention(x, self.attention.attend(q, batch))
-        blocks = [self.mlp(inputs[0])]
-        if self.experts is not None:
-            chosen, share = self.router(x)
-            blocks.append(self.experts(inputs[1], chosen, share))
+        coded = (self.mlp.gate_up.takes_codes(x), *((False,) if self.experts is not None else ()))
+        x, inputs = self.after_attention.coded(coded, x, self.attention.attend(q, batch))
+        blocks = self._blocks(x, inputs)
         if self.per_layer is not None and given is not None:
             x, blocks[0] = self.per_layer(x, blocks[0], given)
-        x, normed = self.output(x, *blocks)
+        x, (normed,) = self.output.coded((self.reader is not None and self.reader.takes_codes(x),), x, *blocks)
         return x, normed
+
+    def _blocks(self, x: torch.Tensor, inputs: list[torch.Tensor | Codes]) -> list[torch.Tensor]:
+        """What the feed-forward blocks make of their inputs; experts are chosen by x."""
+        experts = self.experts
+        if experts is None:
+            return [self.mlp.in_parts(inputs[0])]
+        given = inputs[1]
+        assert isinstance(given, torch.Tensor)
+
+        def dense() -> torch.Tensor:
+            return self.mlp.in_parts(inputs[0])
+
+        def mixture() -> torch.Tensor:
+            return experts(given, *self.router(x))
+
+        if len(x) > _FEW or experts.ranks.world > 1:
+            return [dense(), mixture()]
+        return list(both(dense, mixture, x.device))
 
 
 class Gemma4:
@@ -227,6 +247,8 @@ class Gemma4:
             Gemma4Layer(build, body.at(f"layers.{index}."), index, per_layer_dim, norms[index + 1])
             for index in range(len(facts.layers))
         ]
+        for layer, following in zip(self.layers, self.layers[1:], strict=False):
+            layer.reader = following.attention.qkv
         self.first_shared = next((i for i, layer in enumerate(facts.layers) if layer.owner is not None), len(facts.layers))
         self.head = Head.load(
             source, build.ranks, "lm_head", self.embedding, facts.vocabulary, facts.dim, tied=facts.tied, softcap=facts.softcap
@@ -243,7 +265,7 @@ class Gemma4:
         """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
         x, ids = self._embed(batch.ids)
         per_layer = self.per_layer(ids, x) if self.per_layer is not None else None
-        normed = self.first_norm(x)
+        normed: torch.Tensor | Codes = self.first_norm(x)
         # Behind the last layer that writes keys of its own, only tokens whose output is wanted go on.
         for index, layer in enumerate(self.layers):
             narrow = index == self.first_shared - 1 and not batch.keep_all
@@ -253,6 +275,7 @@ class Gemma4:
                     return x
                 per_layer = per_layer[batch.keep] if per_layer is not None else None
                 batch = batch.kept()
+        assert isinstance(normed, torch.Tensor)  # the last layer's norm is read by the head
         return normed
 
     def _embed(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

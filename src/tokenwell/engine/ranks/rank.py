@@ -31,6 +31,7 @@ def serve(rank: int, store: Path, spec: EngineSpec, channel: RankChannel) -> Non
         enter("meeting")
         ranks = connect(rank, spec.tp, platform.device, store)
         trial.check(ranks)
+        trial.open_direct(ranks)
         enter("trusted")
         return ranks, Choice("rank", str(rank), f"one of {spec.tp}")
 

@@ -139,13 +139,14 @@ class Team:
         try:
             ranks = connect(0, self._spec.tp, platform.device, self._store, self._plans.send)
             trial.check(ranks)
+            sums = trial.open_direct(ranks)
         except Exception as error:
             said = str(error) if isinstance(error, TokenwellError) else f"{type(error).__name__}: {error}"
             self._end(self._failed_trial(f"rank 0: {said}"))
         self._reached[STAGES.index("trusted")].wait()
         del self._limits["trial"]
         took = time.monotonic() - began
-        return ranks, Choice("tensor parallel", over, f"self-test passed in {took:.2f} s")
+        return ranks, Choice("tensor parallel", over, f"self-test passed in {took:.2f} s; {sums}")
 
     # ------------------------------------------------------------------ the watch
 

@@ -15,14 +15,9 @@ from tokenwell.engine.attention.spec import LayerCache
 from tokenwell.engine.platform.accelerator import Recording, packed_bytes, refresh, unpack
 from tokenwell.engine.run.batch import UNKNOWN, Batch, GroupBatch, Work
 from tokenwell.engine.run.tables import PageTables
+from tokenwell.wire.capacity import sizes_up_to
 
 Forward = Callable[[Batch], torch.Tensor]  # to logits [rows, vocabulary]
-
-
-def sizes_up_to(most: int) -> tuple[int, ...]:
-    """The batch sizes that are recorded: small ones exactly, larger ones so that at most a third of a batch is padding."""
-    sizes = [size for power in range(most.bit_length() + 1) for size in (1 << power, 3 << power >> 1) if size < most]
-    return tuple(sorted({1, most, *sizes}))
 
 
 class DecodeGraphs:
@@ -81,12 +76,18 @@ class DecodeGraphs:
         pool = next(iter(self._made.values())).pool if self._made else None
         self._made[size] = Recording(lambda: self._step(size), self._inputs.device, pool)
 
-    def record_next(self) -> None:
-        """Record the smallest size that is not recorded yet, if there is one."""
+    def run_padding(self, size: int) -> None:
+        """Compute one batch size with padding rows, for what that compiles."""
+        self._step(size)
+
+    def record_next(self) -> bool:
+        """Record the smallest size that is not recorded yet; False if there is none."""
         size = next((size for size in self.sizes if size not in self._made), None)
-        if size is not None:
-            self._fill(())  # the rows of the last step may be others' by now
-            self.record(size)
+        if size is None:
+            return False
+        self._fill(())  # the rows of the last step may be others' by now
+        self.record(size)
+        return True
 
     def _fill(self, work: Sequence[Work]) -> None:
         """The rows into the inputs; places behind them become padding."""

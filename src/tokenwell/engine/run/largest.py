@@ -1,15 +1,22 @@
-"""The largest step that the limits allow, run before there is a KV cache: its peak is what activations need.
+"""Steps that are run before there is a KV cache: the largest that the limits allow, whose peak is what activations need, and
+usual ones, for the kernels that they compile.
 
 All rows read and write the null page, so one page is enough, and what is computed is finite and means nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from tokenwell.engine.run.worker import Worker
 from tokenwell.engine.schedule.plan import AddRow, RunRow, StepPlan
 from tokenwell.wire.sampling import Sampling
 
 _DESCRIBED = 64  # prompt tokens: as many are described at a time
+_PROMPTS = (8, 64, 512)  # tokens; kernels differ by about such factors
+
+Step = Callable[[], None]
 
 
 def run_largest(worker: Worker, groups: int, max_num_seqs: int, budget: int, window: int) -> None:
@@ -40,3 +47,20 @@ def run_largest(worker: Worker, groups: int, max_num_seqs: int, budget: int, win
     singles = tuple(RunRow(row, 0, 1, nothing, True) for row in range(rows))
     worker.run(StepPlan(1, run=singles))
     worker.forget_rows()
+
+
+def usual_steps(make: Callable[[], Worker], groups: int, max_num_seqs: int, budget: int, window: int) -> list[Step]:
+    """The largest step, prompts of several lengths, and the decode steps that will be recorded, each to be run on its own.
+
+    They may run side by side; `make` makes a fresh worker of one page, which records steps if the engine will.
+    """
+    steps: list[Step] = [lambda: run_largest(make(), groups, max_num_seqs, budget, window)]
+    steps += [partial(_run_prompt, make, groups, length) for length in _PROMPTS if length <= min(budget, window - 1)]
+    graphs = make().graphs
+    return steps + ([partial(graphs.run_padding, size) for size in graphs.sizes] if graphs is not None else [])
+
+
+def _run_prompt(make: Callable[[], Worker], groups: int, length: int) -> None:
+    nothing: tuple[tuple[int, ...], ...] = ((),) * groups
+    added = AddRow(0, [0] * length, length, Sampling(max_tokens=1, temperature=0.0), nothing)
+    make().run(StepPlan(0, add=(added,), run=(RunRow(0, 0, length, nothing, True),)))

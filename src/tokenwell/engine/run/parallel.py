@@ -14,9 +14,41 @@ from pathlib import Path
 import torch
 import torch.distributed
 
+from tokenwell.config.load import preset_environment
 from tokenwell.engine.schedule.plan import StepPlan
 
 BACKENDS = {"cuda": "nccl", "xpu": "xccl", "cpu": "gloo"}  # by device type; AMD's build of torch calls its devices cuda, too
+DIRECT_DEVICES = ("cuda",)  # whose cards may see each other's memory
+_DIRECT_BYTES = 1 << 20  # of one tensor: beyond this, reading every rank's whole tensor takes longer than a ring
+_DIRECT_ALIGNMENT = 16  # bytes
+_DIRECT_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class DirectSums:
+    """Sums of small tensors by one kernel that reads the other cards' memory (torch's symmetric memory, one shot).
+
+    Opening it is a collective call, which raises whatever torch raises where cards cannot see each other's memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Only plain loads and stores are used: memory that the switch adds up need not be set up.
+        preset_environment("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1")
+        from torch.distributed import _symmetric_memory as symmetric
+
+        self._group = torch.distributed.group.WORLD.group_name
+        self._buffer = symmetric.empty(_DIRECT_BYTES, dtype=torch.uint8, device=device)
+        symmetric.rendezvous(self._buffer, self._group)
+
+    def takes(self, x: torch.Tensor) -> bool:
+        """Whether `x` can be summed here."""
+        size = x.numel() * x.itemsize
+        return 0 < size <= _DIRECT_BYTES and size % _DIRECT_ALIGNMENT == 0 and x.is_contiguous() and x.dtype in _DIRECT_DTYPES
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum of `x` over all ranks, as a new tensor."""
+        shared = self._buffer[: x.numel() * x.itemsize].view(x.dtype).view(x.shape)
+        total: torch.Tensor = torch.ops.symm_mem.one_shot_all_reduce_copy(shared, x, "sum", self._group)
+        return total
 
 
 @dataclass
@@ -27,6 +59,7 @@ class Ranks:
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # where tensors are exchanged
     tell: Callable[[StepPlan], None] | None = None  # sends a plan to the other ranks; rank 0 alone has it
+    direct: DirectSums | None = field(default=None, init=False)  # for small sums, once it is trusted
     _apart: bool = field(default=False, init=False)
 
     @property
@@ -49,18 +82,22 @@ class Ranks:
             self.tell(plan)
 
     def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum of `x` over all ranks, on every rank (in place)."""
-        if self.world > 1 and not self._apart:
-            self._sum(x)
+        """Sum of `x` over all ranks, on every rank; `x` itself may be overwritten."""
+        if self.world == 1 or self._apart:
+            return x
+        if self.direct is not None and self.direct.takes(x):
+            return self.direct.sum(x)
+        self._sum(x)
         return x
 
     def gather_last(self, x: torch.Tensor) -> torch.Tensor:
         """`x` [..., n] of all ranks side by side: [..., n * world]."""
         if self.world == 1:
             return x
+        if self._apart:
+            return torch.cat([x] * self.world, dim=-1)
         parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(self.world)]
-        if not self._apart:
-            self._gather(parts, x.contiguous())
+        self._gather(parts, x.contiguous())
         return torch.cat(parts, dim=-1)
 
     def share(self, x: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tokenwell.engine.platform.accelerator import Readback, kernels_reason_not, readback, upload, uploads
+from tokenwell.engine.kernels import trust
+from tokenwell.engine.platform.accelerator import Readback, readback, upload, uploads
 from tokenwell.engine.run import penalties
 from tokenwell.engine.run.mask import Mask
 from tokenwell.engine.run.noise import uniforms
@@ -130,7 +131,7 @@ def _restore(logits: torch.Tensor, index: torch.Tensor, plain: torch.Tensor) -> 
 
 def _forbid(logits: torch.Tensor, mask: Mask) -> None:
     """Make the tokens that `mask` does not allow impossible, in place."""
-    if kernels_reason_not(logits.device) is None:
+    if trust.reason_not("sampler", logits.device) is None:
         from tokenwell.engine.kernels import sampling
 
         places, bits = uploads([np.array(mask.places, dtype=np.int64), mask.bits], logits.device)
@@ -145,7 +146,7 @@ def _forbid(logits: torch.Tensor, mask: Mask) -> None:
 
 def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     """[rows] int64"""
-    if kernels_reason_not(logits.device) is None:
+    if trust.reason_not("sampler", logits.device) is None:
         from tokenwell.engine.kernels import sampling
 
         table = parameters(rows)
@@ -167,7 +168,7 @@ def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
 
 def warm(vocabulary: int, device: torch.device) -> None:
     """Compile (or load) the kernels that `draw` may need for a model, so that no request waits for that."""
-    if kernels_reason_not(device) is not None:
+    if trust.reason_not("sampler", device) is not None:
         return
     from tokenwell.engine.kernels import sampling
 

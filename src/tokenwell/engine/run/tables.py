@@ -1,7 +1,8 @@
 """Which page holds which tokens of every slot: one table a KV group, kept on the device and brought up to date by differences.
 
 Slots are those of the plans, and one more for the rows that fill up a graph: its entries stay the null page. Entries behind a
-row's own are stale, as are those that have left a window; nobody reads either.
+row's own are stale, as are those that have left a window; nobody reads either. Rows start at aligned addresses whatever the
+window is: kernels are compiled for that once.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import torch
 from tokenwell.engine.platform.accelerator import uploads
 from tokenwell.wire.cache import KvGroup, pages_for
 
+_ALIGNED_PAGES = 16
+
 
 class PageTables:
     """The page tables of all slots in all groups."""
 
     def __init__(self, groups: Sequence[KvGroup], slots: int, max_model_len: int, device: torch.device) -> None:
         self.padding_slot = slots
-        widths = [pages_for(max_model_len, group) for group in groups]
+        widths = [-(-pages_for(max_model_len, group) // _ALIGNED_PAGES) * _ALIGNED_PAGES for group in groups]
         bounds = np.cumsum([0, *((slots + 1) * width for width in widths)])
         self._host = np.zeros(bounds[-1], dtype=np.int32)
         # On the CPU both are the same memory.

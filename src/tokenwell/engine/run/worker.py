@@ -81,16 +81,22 @@ class Worker:
         self.rows.clear()
 
     @torch.inference_mode()
-    def prepare(self) -> None:
-        """Use an idle moment: compile what filters need, record one more batch size, before somebody waits for it."""
+    def prepare(self) -> bool:
+        """Use an idle moment: compile what filters need, record one more batch size, before somebody waits for it.
+
+        False when there was nothing left to prepare.
+        """
         if not self._warm and self.ranks.leads:
             warm(self.model.facts.vocabulary, self.device)
             self._warm = True
-        elif self.graphs is not None and self.ranks.world == 1:  # several ranks record together, when a plan needs it
-            try:
-                self.graphs.record_next()
-            except RuntimeError as error:
-                self._stop_recording(error)
+            return True
+        if self.graphs is None or self.ranks.world > 1:  # several ranks record together, when a plan needs it
+            return False
+        try:
+            return self.graphs.record_next()
+        except RuntimeError as error:
+            self._stop_recording(error)
+            return False
 
     def run(self, plan: StepPlan) -> StepResult:
         """Execute one plan and wait for it."""

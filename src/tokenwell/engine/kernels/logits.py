@@ -1,0 +1,42 @@
+"""Logits of many rows on accelerators: from the head's product to float32 and under the soft cap, in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from tokenwell.engine.platform import accelerator
+
+_BLOCK = 4096
+
+
+@triton.jit
+def _capped(x_at, y_at, count, softcap, SOFTCAP: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    y = tl.load(x_at + at, mask=at < count, other=0.0).to(tl.float32)
+    if SOFTCAP:
+        y = softcap * (2.0 * tl.sigmoid(2.0 * y / softcap) - 1.0)
+    tl.store(y_at + at, y, mask=at < count)
+
+
+def capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    """softcap * tanh(logits / softcap), or the logits where there is no cap: contiguous, of any shape -> float32."""
+    y = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    count = logits.numel()
+    if count:
+        pdl = accelerator.dependent_launch(logits.device)
+        extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+        _capped[(triton.cdiv(count, _BLOCK),)](logits, y, count, softcap or 1.0, softcap is not None, _BLOCK, pdl, **extra)
+    return y
+
+
+def reference(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
+    """`capped` in plain torch."""
+    wide = logits.to(torch.float32)
+    return wide if softcap is None else torch.tanh(wide / softcap) * softcap

@@ -1,0 +1,50 @@
+"""How a kernel of attention cuts a product of many queries and keys, and what of that fits into a processor's shared memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from triton.runtime import driver
+
+_LEAST = 16  # rows and columns of a product
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Queries (times heads) and keys of a tile, warps, and depth of loads in flight."""
+
+    tile: int
+    block: int
+    warps: int
+    stages: int
+    apart: bool = True  # blocks of keys that need no mask are a loop of their own
+    late: bool = False  # values are multiplied one block late
+    shares: int = 1  # programs that share the channels of values, each with all scores
+
+    def shared_bytes(self, dim: int, itemsize: int) -> int:
+        """Of the queries, and of the keys and values in flight, `dim` channels of `itemsize` bytes each."""
+        return itemsize * (self.tile * dim + self.stages * self.block * (dim + dim // self.shares))
+
+    def fitted(self, queries: int, dim: int, itemsize: int, room: int) -> Tiling:
+        """A tile that holds at least `queries`, and a smaller tiling where this one needs more than `room` bytes."""
+        least = max(_LEAST, 1 << (queries - 1).bit_length())
+        tiling = replace(self, tile=max(self.tile, least))
+        while tiling.shared_bytes(dim, itemsize) > room:
+            if tiling.block > _LEAST and (tiling.block > 2 * _LEAST or tiling.tile == least):
+                tiling = replace(tiling, block=tiling.block // 2)
+            elif tiling.tile > least:
+                tiling = replace(tiling, tile=tiling.tile // 2)
+            else:
+                break
+        return tiling
+
+
+@cache
+def room_bytes(device: torch.device) -> int:
+    """Shared memory that one program may have."""
+    if device.type == "cpu":  # the interpreter
+        return 1 << 20
+    # A kilobyte is for barriers and sums.
+    return int(driver.active.utils.get_device_properties(device.index or 0)["max_shared_mem"]) - 1024

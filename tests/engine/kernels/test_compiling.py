@@ -1,0 +1,46 @@
+"""Calls side by side: their results and errors in order, and one compiler for each kernel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from triton.runtime import _async_compile
+
+from tokenwell.engine.kernels.compiling import side_by_side
+
+
+def refuse() -> int:
+    raise ValueError("out of registers")
+
+
+def test_on_the_cpu_calls_are_made_in_turn() -> None:
+    made: list[int] = []
+
+    def call(number: int) -> Callable[[], int]:
+        return lambda: made.append(number) or number
+
+    one, error, three = side_by_side([call(1), refuse, call(3)], torch.device("cpu"))
+    assert (one, three) == (1, 3) and made == [1, 3]
+    assert isinstance(error, ValueError)
+    assert side_by_side([], torch.device("cuda", 0)) == []
+
+
+def test_on_an_accelerator_a_kernel_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "set_device_index", used.append)
+    together = threading.Barrier(3, timeout=20)
+    compiled: list[int] = []
+
+    def call() -> object:
+        together.wait()
+        mode = _async_compile.active_mode.get()
+        assert mode is not None and torch.is_inference_mode_enabled()
+        return mode.submit("a kernel", lambda: compiled.append(1) or object(), lambda kernel: None).result()
+
+    results = side_by_side([call, call, call], torch.device("cuda", 2))
+    assert used == [2, 2, 2]
+    assert len({id(one) for one in results}) == len(compiled) == 1
+    assert _async_compile.active_mode.get() is None

@@ -1,0 +1,72 @@
+"""MXFP4 experts on Hopper: the products compile without a card and are compared on one; what prepares their inputs runs here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.engine.kernels import interpreter, rounding, subnormal
+from tests.engine.kernels.test_experts import case, close, reference
+
+from tokenwell.engine.kernels import experts_hopper
+from tokenwell.engine.kernels.experts_hopper import Tiling, padded, place_of
+
+rounding.correct()
+interpreter.complete()
+subnormal.correct()
+
+LIMIT = 1.5
+
+
+def test_places_are_a_permutation_of_each_group() -> None:
+    places = place_of(torch.arange(3 * 128))
+    for group in range(3):
+        assert sorted(places[group * 128 : group * 128 + 128].tolist()) == list(range(group * 128, group * 128 + 128))
+    assert places[:4].tolist() == [0, 1, 8, 9]
+    assert places[[32, 64, 96]].tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("tokens", "experts", "first", "dim", "width"), [(7, 5, 0, 160, 96), (40, 6, 2, 1184, 32)])
+def test_inputs_are_sorted_narrowed_and_padded(
+    gpu: torch.device, tokens: int, experts: int, first: int, dim: int, width: int
+) -> None:
+    x, chosen = torch.randn((tokens, dim), device=gpu), torch.rand((tokens, experts)).topk(2).indices.to(gpu, torch.int32)
+    hidden = torch.full((2 * tokens, padded(width)), 7.0, dtype=torch.float16, device=gpu)
+    places, starts, inputs = experts_hopper.prepare(x, chosen, hidden, width, experts - first, first)
+    flat = chosen.flatten().tolist()
+    order = [slot for expert in range(first, experts) for slot in range(len(flat)) if flat[slot] == expert]
+    assert places[order].tolist() == list(range(len(order)))
+    assert starts.tolist() == [sum(first <= e < last for e in flat) for last in range(first, experts + 1)]
+    columns = torch.arange(padded(dim), device=gpu)
+    tokens_of = torch.tensor(order, device=gpu) // 2
+    assert torch.equal(inputs[: len(order), place_of(columns[:dim])], x[tokens_of].to(torch.float16))
+    assert not inputs[: len(order), place_of(columns[dim:])].any()
+    behind = place_of(torch.arange(width, padded(width), device=gpu))
+    assert not hidden[: len(order), behind].any()
+    assert int((hidden == 7).sum()) == hidden.numel() - len(order) * len(behind)
+
+
+def test_the_products_compile_for_hopper() -> None:
+    """In a process of its own: Triton's interpreter cannot be left once it is on."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.engine.kernels.compile_hopper"], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.mark.card
+@pytest.mark.parametrize(
+    ("tokens", "experts", "top", "dim", "width"),
+    [(1, 32, 4, 2880, 2880), (64, 32, 4, 2880, 2880), (300, 5, 2, 160, 96), (33, 8, 1, 96, 736)],
+)
+def test_products(gpu: torch.device, tokens: int, experts: int, top: int, dim: int, width: int) -> None:
+    assert experts_hopper.reason_not(gpu, "swiglu_clamped") is None
+    given = case(gpu, "mxfp4", "swiglu_clamped", torch.bfloat16, tokens, experts, top, dim, width)
+    checked = (given[0][:8], given[1][:8], given[2][:8], *given[3:])
+    for tiles in (None, (Tiling(8, repeat=2), Tiling(64, 8, 3))):
+        actual = experts_hopper.experts_hopper(*given, limit=LIMIT, tiles=tiles)
+        close(actual[:8], reference(checked), 8e-3)

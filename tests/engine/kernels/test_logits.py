@@ -1,0 +1,21 @@
+"""Logits under the soft cap against plain torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.engine.kernels import rounding
+
+from tokenwell.engine.kernels import logits
+
+rounding.correct()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_capped(gpu: torch.device, dtype: torch.dtype, softcap: float | None) -> None:
+    x = (torch.randn((3, 5000), device=gpu) * 8).to(dtype)
+    result = logits.capped(x, softcap)
+    assert result.dtype == torch.float32
+    assert torch.allclose(result, logits.reference(x, softcap), rtol=1e-5, atol=1e-5)
+    assert logits.capped(x[:0], softcap).shape == (0, 5000)
