@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tokenwell.host.cgroup import MemoryLimit, cpu_quota, memory_limits
 from tokenwell.host.cpu import CpuFacts, read_cpu
 from tokenwell.host.facts import read_host
+from tokenwell.host.machine import LiveMachine
 from tokenwell.host.memory import read_memory
 
 GIB = 2**30
@@ -26,11 +27,11 @@ V1_MOUNTS = (
 )
 
 
-def _machine(root: Path, files: Mapping[str, str]) -> Path:
+def _machine(root: Path, files: Mapping[str, str]) -> LiveMachine:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    return root
+    return LiveMachine(root)
 
 
 # ---------------------------------------------------------------- this machine
@@ -53,12 +54,12 @@ def test_the_affinity_mask_is_respected() -> None:
 
 
 def test_nothing_known_is_none(tmp_path: Path) -> None:
-    cpu = read_cpu(tmp_path)
+    cpu = read_cpu(LiveMachine(tmp_path))
     assert (cpu.model, cpu.features, cpu.usable_cores, cpu.quota_cores) == (None, None, None, None)
     assert cpu.compute_threads[0] == len(os.sched_getaffinity(0))
-    assert memory_limits(tmp_path) == []
-    assert read_memory(tmp_path).total_bytes == psutil.virtual_memory().total
-    assert not read_memory(tmp_path).limited
+    assert memory_limits(LiveMachine(tmp_path)) == []
+    assert read_memory(LiveMachine(tmp_path)).total_bytes == psutil.virtual_memory().total
+    assert not read_memory(LiveMachine(tmp_path)).limited
 
 
 # ---------------------------------------------------------------- processor
@@ -107,7 +108,7 @@ def test_compute_threads(cores: int | None, threads: int | None, quota: float | 
 # ---------------------------------------------------------------- control groups
 
 
-def _v2(root: Path, group: str, files: Mapping[str, str]) -> Path:
+def _v2(root: Path, group: str, files: Mapping[str, str]) -> LiveMachine:
     proc = {"proc/self/cgroup": f"0::{group}\n", "proc/self/mountinfo": V2_MOUNT}
     return _machine(root, proc | {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
 
@@ -125,10 +126,10 @@ def test_v2_takes_the_tightest_group_on_the_way_up(tmp_path: Path) -> None:
         "a/b/memory.high": "max\n",
         "a/b/memory.current": "5\n",
     }
-    root = _v2(tmp_path, "/a/b", files)
-    assert cpu_quota(root) == 1.5
-    assert memory_limits(root) == [MemoryLimit(4 * GIB, GIB)]
-    memory = read_memory(root)
+    machine = _v2(tmp_path, "/a/b", files)
+    assert cpu_quota(machine) == 1.5
+    assert memory_limits(machine) == [MemoryLimit(4 * GIB, GIB)]
+    memory = read_memory(machine)
     assert memory.total_bytes == min(4 * GIB, psutil.virtual_memory().total)
     assert memory.available_bytes <= 3 * GIB
 
@@ -140,9 +141,9 @@ def test_v2_memory_that_is_slowed_down_counts_as_limited(tmp_path: Path) -> None
 
 
 def test_a_group_path_that_only_the_host_sees(tmp_path: Path) -> None:
-    root = _v2(tmp_path, "/docker/0123", {"cpu.max": "200000 100000", "memory.max": f"{GIB}", "memory.current": "0"})
-    assert cpu_quota(root) == 2
-    assert memory_limits(root) == [MemoryLimit(GIB, 0)]
+    machine = _v2(tmp_path, "/docker/0123", {"cpu.max": "200000 100000", "memory.max": f"{GIB}", "memory.current": "0"})
+    assert cpu_quota(machine) == 2
+    assert memory_limits(machine) == [MemoryLimit(GIB, 0)]
 
 
 def test_a_mount_that_shows_the_lowest_part_of_the_hierarchy(tmp_path: Path) -> None:
@@ -170,9 +171,9 @@ def test_v1(tmp_path: Path) -> None:
         "sys/fs/cgroup/memory/box/memory.usage_in_bytes": f"{GIB}\n",
         "sys/fs/cgroup/memory/box/memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB // 2}\n",
     }
-    root = _machine(tmp_path, files)
-    assert cpu_quota(root) == 0.5
-    assert memory_limits(root) == [MemoryLimit(2 * GIB, GIB // 2)]
+    machine = _machine(tmp_path, files)
+    assert cpu_quota(machine) == 0.5
+    assert memory_limits(machine) == [MemoryLimit(2 * GIB, GIB // 2)]
 
 
 @given(
@@ -183,9 +184,10 @@ def test_v1(tmp_path: Path) -> None:
 def test_odd_files_are_no_limit_or_a_positive_one(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     text = "".join(texts)
     names = ["cpu.max", "memory.max", "memory.high", "memory.current", "memory.stat"]
-    root = _v2(tmp_path_factory.mktemp("machine"), "/", dict.fromkeys(names, text))
-    quota = cpu_quota(root)
+    root = tmp_path_factory.mktemp("machine")
+    machine = _v2(root, "/", dict.fromkeys(names, text))
+    quota = cpu_quota(machine)
     assert quota is None or quota > 0
-    assert all(limit.used_bytes >= 0 for limit in memory_limits(root))
+    assert all(limit.used_bytes >= 0 for limit in memory_limits(machine))
     _machine(root, {"proc/self/cgroup": text, "proc/self/mountinfo": text, "proc/cpuinfo": text})
-    assert read_cpu(root).compute_threads[0] >= 1
+    assert read_cpu(machine).compute_threads[0] >= 1

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+
+from tokenwell.host.machine import LiveMachine, Machine, whole_number
 
 _NO_LIMIT_BYTES = 2**60  # v1 writes "no limit" as the largest number of whole pages
 
@@ -20,51 +22,51 @@ class MemoryLimit:
     used_bytes: int  # without the page cache that the kernel drops when memory is needed
 
 
-def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPU time in cores that this process may use per second of wall clock; None without a limit.
-
-    `root` is the folder that holds proc/ and sys/.
-    """
-    quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
+def cpu_quota(machine: Machine | None = None) -> float | None:
+    """CPU time in cores that this process may use per second of wall clock; None without a limit."""
+    machine = machine or LiveMachine()
+    quotas = [quota for folder in _groups(machine, "cpu") if (quota := _quota(machine, folder)) is not None]
     return min(quotas, default=None)
 
 
-def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
+def memory_limits(machine: Machine | None = None) -> list[MemoryLimit]:
     """The limits of this process's group and of all groups around it; empty without any."""
-    return [limit for folder in _groups(root, "memory") if (limit := _memory_limit(folder)) is not None]
+    machine = machine or LiveMachine()
+    return [limit for folder in _groups(machine, "memory") if (limit := _memory_limit(machine, folder)) is not None]
 
 
-def _quota(folder: Path) -> float | None:
-    words = (_read(folder / "cpu.max") or "").split()  # v2: "max 100000" or "150000 100000"
+def _quota(machine: Machine, folder: PurePosixPath) -> float | None:
+    words = (machine.text(f"{folder}/cpu.max") or "").split()  # v2: "max 100000" or "150000 100000"
     if not words:
-        words = [_read(folder / f"cpu.cfs_{what}_us") or "" for what in ("quota", "period")]  # v1: -1 is no limit
-    quota_us, period_us = (_number(word) for word in words[:2]) if len(words) >= 2 else (None, None)
+        words = [machine.text(f"{folder}/cpu.cfs_{what}_us") or "" for what in ("quota", "period")]  # v1: -1 is no limit
+    quota_us, period_us = (whole_number(word) for word in words[:2]) if len(words) >= 2 else (None, None)
     return quota_us / period_us if quota_us and period_us and quota_us > 0 and period_us > 0 else None
 
 
-def _memory_limit(folder: Path) -> MemoryLimit | None:
-    v1 = (folder / "memory.limit_in_bytes").exists()
+def _memory_limit(machine: Machine, folder: PurePosixPath) -> MemoryLimit | None:
+    v1 = machine.node(f"{folder}/memory.limit_in_bytes") is not None
     names = ("memory.limit_in_bytes",) if v1 else ("memory.max", "memory.high")
-    limits = [limit for name in names if (limit := _number(_read(folder / name))) is not None and limit < _NO_LIMIT_BYTES]
-    used = _number(_read(folder / ("memory.usage_in_bytes" if v1 else "memory.current")))
+    values = [machine.number(f"{folder}/{name}") for name in names]  # v2 writes "max" for no limit
+    limits = [limit for limit in values if limit is not None and limit < _NO_LIMIT_BYTES]
+    used = machine.number(f"{folder}/{'memory.usage_in_bytes' if v1 else 'memory.current'}")
     if not limits or used is None:
         return None
-    droppable = _statistic(folder / "memory.stat", "total_inactive_file" if v1 else "inactive_file")
+    droppable = _statistic(machine, folder, "total_inactive_file" if v1 else "inactive_file")
     return MemoryLimit(min(limits), max(0, used - droppable))
 
 
-def _statistic(path: Path, name: str) -> int:
-    for line in (_read(path) or "").splitlines():
+def _statistic(machine: Machine, folder: PurePosixPath, name: str) -> int:
+    for line in (machine.text(f"{folder}/memory.stat") or "").splitlines():
         key, _, value = line.partition(" ")
         if key == name:
-            return _number(value) or 0
+            return whole_number(value) or 0
     return 0
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def _groups(machine: Machine, controller: str) -> Iterator[PurePosixPath]:
     """The folder of this process's group for the controller, then those of the groups around it, in every hierarchy."""
-    mounts = list(_mounts(root, controller))
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+    mounts = list(_mounts(machine, controller))
+    for line in (machine.text("/proc/self/cgroup") or "").splitlines():
         hierarchy, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         version = 2 if hierarchy == "0" and not controllers else 1
@@ -72,24 +74,24 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
             continue
         for mount_version, mount_root, mount_point in mounts:
             if mount_version == version:
-                yield from _upwards(root / str(mount_point).lstrip("/"), mount_root, PurePosixPath(group))
+                yield from _upwards(machine, mount_point, mount_root, PurePosixPath(group))
 
 
-def _upwards(mount: Path, mount_root: PurePosixPath, group: PurePosixPath) -> Iterator[Path]:
+def _upwards(machine: Machine, mount: PurePosixPath, mount_root: PurePosixPath, group: PurePosixPath) -> Iterator[PurePosixPath]:
     # In a container without its own cgroup namespace the group's path is the host's, and the mount shows its lowest part.
     below = group.relative_to(mount_root) if group.is_relative_to(mount_root) else PurePosixPath()
     parts = [part for part in below.parts if part not in ("/", "..")]
     folder = mount.joinpath(*parts)
-    if not folder.is_dir():
+    if machine.names(str(folder)) is None:
         folder, parts = mount, []
     for _ in range(len(parts) + 1):
         yield folder
         folder = folder.parent
 
 
-def _mounts(root: Path, controller: str) -> Iterator[tuple[int, PurePosixPath, PurePosixPath]]:
+def _mounts(machine: Machine, controller: str) -> Iterator[tuple[int, PurePosixPath, PurePosixPath]]:
     """(version, root inside the hierarchy, mount point) of every cgroup mount that can hold the controller."""
-    for line in (_read(root / "proc/self/mountinfo") or "").splitlines():
+    for line in (machine.text("/proc/self/mountinfo") or "").splitlines():
         place, _, kind = line.partition(" - ")
         fields, words = place.split(), kind.split()
         if len(fields) < 6 or len(words) < 3:
@@ -98,18 +100,3 @@ def _mounts(root: Path, controller: str) -> Iterator[tuple[int, PurePosixPath, P
             yield 2, PurePosixPath(fields[3]), PurePosixPath(fields[4])
         elif words[0] == "cgroup" and controller in words[2].split(","):
             yield 1, PurePosixPath(fields[3]), PurePosixPath(fields[4])
-
-
-def _read(path: Path) -> str | None:
-    """The file's text; None where the kernel has no such file or does not let us read it."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _number(text: str | None) -> int | None:
-    try:
-        return int(text or "")
-    except ValueError:
-        return None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from tokenwell.host.cgroup import cpu_quota
+from tokenwell.host.machine import MIB, LiveMachine, Machine
 
 # Our word for an instruction set, and the kernel's flags in /proc/cpuinfo that it takes.
 _FEATURES = {
@@ -44,16 +44,17 @@ class CpuFacts:
         return cores, reason
 
 
-def read_cpu(root: Path = Path("/")) -> CpuFacts:
-    """Facts about the processor now; `root` is the folder that holds proc/ and sys/."""
-    model, flags = _cpuinfo(root)
+def read_cpu(machine: Machine | None = None) -> CpuFacts:
+    """Facts about the processor now; affinity and the number of cores are always those of this process."""
+    machine = machine or LiveMachine()
+    model, flags = _cpuinfo(machine)
     allowed = _affinity()
     return CpuFacts(
         model=model,
         physical_cores=psutil.cpu_count(logical=False),
         usable_threads=len(allowed) if allowed is not None else os.cpu_count(),
-        usable_cores=_cores_of(root, allowed) if allowed is not None else psutil.cpu_count(logical=False),
-        quota_cores=cpu_quota(root),
+        usable_cores=_cores_of(machine, allowed) if allowed is not None else psutil.cpu_count(logical=False),
+        quota_cores=cpu_quota(machine),
         features=None if flags is None else frozenset(name for name, needs in _FEATURES.items() if needs <= flags),
     )
 
@@ -63,27 +64,25 @@ def _affinity() -> frozenset[int] | None:
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def _cores_of(root: Path, threads: frozenset[int]) -> int | None:
+def _cores_of(machine: Machine, threads: frozenset[int]) -> int | None:
     """How many physical cores the hardware threads belong to; None where sysfs does not say it for every one of them."""
     cores = set()
     for thread in threads:
-        path = root / f"sys/devices/system/cpu/cpu{thread}/topology/thread_siblings_list"
-        try:
-            cores.add(path.read_text().strip())
-        except OSError:
+        siblings = machine.text(f"/sys/devices/system/cpu/cpu{thread}/topology/thread_siblings_list")
+        if siblings is None:
             return None
+        cores.add(siblings)
     return len(cores)
 
 
-def _cpuinfo(root: Path) -> tuple[str | None, frozenset[str] | None]:
+def _cpuinfo(machine: Machine) -> tuple[str | None, frozenset[str] | None]:
     """The model's name, and the flags that all hardware threads have in common."""
-    try:
-        text = (root / "proc/cpuinfo").read_text(errors="replace")
-    except OSError:
+    data = machine.read("/proc/cpuinfo", 8 * MIB)  # a server with 384 threads has a megabyte of it
+    if data is None:
         return None, None
     model: str | None = None
     flags: frozenset[str] | None = None
-    for line in text.splitlines():
+    for line in data.decode(errors="replace").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             model = model or value.strip()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from tokenwell.host.cpu import CpuFacts, read_cpu
+from tokenwell.host.machine import Machine
 from tokenwell.host.memory import MemoryFacts, read_memory
 
 
@@ -17,6 +17,6 @@ class HostFacts:
     memory: MemoryFacts
 
 
-def read_host(root: Path = Path("/")) -> HostFacts:
-    """Facts about the machine now; `root` is the folder that holds proc/ and sys/."""
-    return HostFacts(read_cpu(root), read_memory(root))
+def read_host(machine: Machine | None = None) -> HostFacts:
+    """Facts about the machine now."""
+    return HostFacts(read_cpu(machine), read_memory(machine))

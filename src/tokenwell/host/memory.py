@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from tokenwell.host.cgroup import memory_limits
+from tokenwell.host.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class MemoryFacts:
     limited: bool  # True when a control group, not the machine, sets total_bytes
 
 
-def read_memory(root: Path = Path("/")) -> MemoryFacts:
-    """Facts about main memory now; `root` is the folder that holds proc/ and sys/ (the machine's own size is always real)."""
-    machine = psutil.virtual_memory()
-    limits = memory_limits(root)
-    total = min((limit.limit_bytes for limit in limits), default=machine.total)
+def read_memory(machine: Machine | None = None) -> MemoryFacts:
+    """Facts about main memory now; `machine` gives the limits (the size of the memory is always that of this machine)."""
+    memory = psutil.virtual_memory()
+    limits = memory_limits(machine)
+    total = min((limit.limit_bytes for limit in limits), default=memory.total)
     rooms = [max(0, limit.limit_bytes - limit.used_bytes) for limit in limits]
-    return MemoryFacts(min(total, machine.total), min([machine.available, *rooms]), total < machine.total)
+    return MemoryFacts(min(total, memory.total), min([memory.available, *rooms]), total < memory.total)
