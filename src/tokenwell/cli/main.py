@@ -43,6 +43,8 @@ def serve(
     load_format: options.LoadFormat = None,
     tp: options.TensorParallel = None,
     replicas: options.Replicas = None,
+    goal: options.Goal = None,
+    strict: options.Strict = False,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
     max_num_batched_tokens: options.MaxNumBatchedTokens = None,
@@ -68,11 +70,15 @@ def serve(
     from tokenwell.cli.model import SCRIPTED, with_model
 
     loaded = options.load_with_flags(context)
-    settings = with_model(loaded)
+    settings, promise = with_model(loaded), None
+    if loaded.settings.model.path != SCRIPTED:
+        from tokenwell.cli.planned import planned
+
+        settings, promise = planned(loaded, settings)
     from tokenwell.api import server  # after the settings are known to be good: it takes longest
 
     run_service = server.serve_scripted if loaded.settings.model.path == SCRIPTED else server.serve
-    raise typer.Exit(run_service(settings))
+    raise typer.Exit(run_service(settings, promise=promise))
 
 
 @app.command()
@@ -99,6 +105,73 @@ def connect(
     run_connect(client, load({}, config).settings.server, url=url, key=api_key, model=model, write=write, home=Path.home())
 
 
+@app.command()
+def plan(
+    context: typer.Context,
+    model: options.PlannedModel = None,
+    gpu: options.Gpu = None,
+    engine: options.PlannedEngine = "native",
+    batch: options.Batch = 1,
+    prompt_tokens: options.PromptTokens = 1024,
+    context_tokens: options.ContextTokens = None,
+    printed: options.Printed = None,
+    device: options.Device = None,
+    quantization: options.Quantization = None,
+    kv_cache_dtype: options.KvCacheDtype = None,
+    tp: options.TensorParallel = None,
+    replicas: options.Replicas = None,
+    goal: options.Goal = None,
+    strict: options.Strict = False,
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = None,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = None,
+    kv_cache_gib: options.KvCacheGib = None,
+    gpu_memory_utilization: options.GpuMemoryUtilization = None,
+    ple_offload: options.PleOffload = None,
+    no_graphs: options.NoGraphs = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every number's formula and every reason.", show_default=False)
+    ] = False,
+    config: options.Config = None,
+) -> None:
+    """Tell what a model takes and does on some cards, or on this machine, before anything is loaded."""
+    from tokenwell.cli.plan import plan as run_plan
+
+    loaded = options.load_with_flags(context)
+    run_plan(
+        loaded, model or _default_model(), gpu or (), engine=engine, batch=batch, prompt_tokens=prompt_tokens,
+        context_tokens=context_tokens, printed=printed, json=as_json, explained=explain,
+    )  # fmt: skip
+
+
+def _default_model() -> str:
+    from tokenwell.cli.model import bundled  # here, because building it takes a while
+
+    return str(bundled())
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Folder whose disk is examined too [the cache].")] = None,
+    port: options.Port = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
+    machine: Annotated[
+        Path | None, typer.Option("--machine", metavar="FILE", help="Examine a recorded machine, or a folder with one's files.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="FILE", help="Write down what was looked at, for others to examine.")
+    ] = None,
+    config: options.Config = None,
+) -> None:
+    """Look for what is wrong with this machine, and print what mends it. Changes nothing."""
+    from tokenwell.cli.doctor import doctor as run_doctor
+
+    loaded = options.load_with_flags(context)
+    raise typer.Exit(run_doctor(loaded, json=as_json, machine_file=machine, record_file=record))
+
+
 @config_app.command()
 def show(
     context: typer.Context,
@@ -114,6 +187,8 @@ def show(
     load_format: options.LoadFormat = None,
     tp: options.TensorParallel = None,
     replicas: options.Replicas = None,
+    goal: options.Goal = None,
+    strict: options.Strict = False,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = None,
     max_num_batched_tokens: options.MaxNumBatchedTokens = None,

@@ -25,7 +25,7 @@ def with_model(loaded: Loaded) -> Settings:
     if path == SCRIPTED:
         return _scripted(loaded)
     _refuse_scripted_settings(loaded)
-    folder = _bundled() if path is None else _checked(path, loaded.origin("model.path"))
+    folder = bundled() if path is None else _checked(path, loaded.origin("model.path"))
     template = loaded.settings.model.chat_template
     if template is not None and not Path(template).is_file():
         origin = loaded.origin("model.chat_template")
@@ -56,7 +56,8 @@ def _refuse_scripted_settings(loaded: Loaded) -> None:
             )
 
 
-def _bundled() -> Path:
+def bundled() -> Path:
+    """The bundled checkpoint's folder, built when it is missing."""
     from tokenwell.bundled.checkpoint import bundled_checkpoint  # here, because nobody else needs it
 
     return bundled_checkpoint(cache_folder())

@@ -61,10 +61,20 @@ LoadFormat = Annotated[
     typer.Option("--load-format", metavar="FORMAT", help="auto, or dummy: random weights, for planning and benchmarks [auto]."),
 ]
 TensorParallel = Annotated[
-    str | None, typer.Option("--tp", metavar="N", help="Cards that compute every layer together (tensor parallel) [1].")
+    str | None, typer.Option("--tp", metavar="N", help="Cards that compute every layer together (tensor parallel) [planned].")
 ]
 Replicas = Annotated[
-    str | None, typer.Option("--replicas", metavar="N", help="Engines behind this address, each on a device of its own [1].")
+    str | None,
+    typer.Option("--replicas", metavar="N", help="Engines behind this address, each on a device of its own [planned]."),
+]
+Goal = Annotated[
+    str | None,
+    typer.Option(
+        "--goal", metavar="GOAL", help="What the layout is planned for: agents, latency, throughput or context [agents]."
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse to start where something would have to be cut down.", show_default=False)
 ]
 MaxModelLen = Annotated[
     str | None,
@@ -78,7 +88,8 @@ MaxNumBatchedTokens = Annotated[
     typer.Option("--max-num-batched-tokens", metavar="TOKENS", help="Tokens that one engine step computes at most [what suits]."),
 ]
 KvCacheGib = Annotated[
-    str | None, typer.Option("--kv-cache-gib", metavar="GIB", help="Memory for keys and values [from the free memory].")
+    str | None,
+    typer.Option("--kv-cache-gib", "--kv-gib", metavar="GIB", help="Memory for keys and values [from the free memory]."),
 ]
 GpuMemoryUtilization = Annotated[
     str | None,
@@ -123,6 +134,41 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config", metavar="FILE", help="Settings file [./tokenwell.toml, else tokenwell/tokenwell.toml below ~/.config]."
+    ),
+]
+
+# ---------------------------------------------------------------- of `tokenwell plan` alone
+
+PlannedModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="Checkpoint folder, config.json, GGUF file or model id of the Hugging Face Hub; else the bundled one.",
+    ),
+]
+Gpu = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpu", metavar="NAME[xN]", help='Cards to plan for, as in "b580x2" or "rtx 4090"; repeat it for others [this machine].'
+    ),
+]
+PlannedEngine = Annotated[str, typer.Option("--engine", metavar="ENGINE", help="native or vllm==0.19.")]
+Batch = Annotated[int, typer.Option("--batch", metavar="N", min=1, max=65536, help="Requests at once that a token is timed for.")]
+PromptTokens = Annotated[
+    int, typer.Option("--prompt-tokens", metavar="N", min=1, max=1 << 24, help="Prompt that the first token is timed for.")
+]
+ContextTokens = Annotated[
+    int | None,
+    typer.Option("--context-tokens", metavar="N", min=1, max=1 << 24, help="Tokens behind each request [as many as the prompt]."),
+]
+
+Printed = Annotated[
+    tuple[int, float] | None,
+    typer.Option(
+        "--printed",
+        metavar="TOKENS CONCURRENCY",
+        help="KV cache size and concurrency that vLLM printed, to be explained.",
+        show_default=False,
     ),
 ]
 
