@@ -44,6 +44,7 @@ def build(gateway: Gateway, keys: list[str]) -> ASGIApp:
         Route("/health", status.health),
         Route("/version", status.version),
         Route("/metrics", status.metrics),
+        Route("/plan", status.plan),
         Route("/", status.root),
     ]
-    return Front(KeyCheck(Router(routes, redirect_slashes=False), keys), gateway.metrics)
+    return Front(KeyCheck(Router(routes, redirect_slashes=False), keys), gateway.metrics, gateway.promise)

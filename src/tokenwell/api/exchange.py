@@ -19,12 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tokenwell.api.anthropic.errors import error_body, expects_this
 from tokenwell.api.errors import ApiError, internal_error, translate
 from tokenwell.service.generation import Generation
+from tokenwell.service.promise import Promise
 from tokenwell.telemetry.log import log_request
 from tokenwell.telemetry.metrics import Metrics
 
 CLIENT_GONE = 499  # for log and metrics only: nobody is there to read it
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_QUIET_ROUTES = frozenset({"/", "/health", "/metrics", "/version"})
+_QUIET_ROUTES = frozenset({"/", "/health", "/metrics", "/plan", "/version"})
 
 _WARNING = "x-tokenwell-warning"
 
@@ -64,9 +65,10 @@ def exchange_of(request: Request) -> Exchange:
 class Front:
     """The outermost ASGI layer: gives every answer an x-request-id and turns every exception into an answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, promise: Promise | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._promise = promise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request; other protocols are not spoken here."""
@@ -123,6 +125,14 @@ class Front:
                 steps = usage.completion_tokens / len(generation.requests) - 1
                 tpot_s = (last - first) / steps if steps > 0 else None
                 self._metrics.observe_generation(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=ended - exchange.started)
+                if self._promise is not None:
+                    self._promise.answered(
+                        computed_tokens=usage.prompt_tokens - usage.cached_tokens,
+                        context_tokens=usage.prompt_tokens + usage.completion_tokens // 2,
+                        rows=generation.rows,
+                        ttft_s=ttft_s if generation.alone else None,
+                        tpot_s=tpot_s,
+                    )
                 fields["ttft_ms"] = round(1000 * ttft_s, 1)
                 if tpot_s is not None:
                     fields["tpot_ms"] = round(1000 * tpot_s, 2)

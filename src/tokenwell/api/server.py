@@ -26,6 +26,7 @@ from tokenwell.config.settings import Settings
 from tokenwell.drivers.scripted.command import engine_command
 from tokenwell.service.catalogue import Catalogue
 from tokenwell.service.gateway import Gateway
+from tokenwell.service.promise import Promise
 from tokenwell.service.supervisor import Supervisor
 from tokenwell.telemetry.log import set_up
 from tokenwell.telemetry.metrics import Metrics
@@ -40,23 +41,23 @@ _LAST_WORDS_S = 2  # how long connections may take to end once their requests ha
 _log = logging.getLogger("tokenwell.server")
 
 
-def serve(settings: Settings, engine_command: Sequence[str] = NATIVE_ENGINE) -> int:
-    """Serve until a signal says otherwise. Returns the exit status.
+def serve(settings: Settings, engine_command: Sequence[str] = NATIVE_ENGINE, promise: Promise | None = None) -> int:
+    """Serve until a signal says otherwise, comparing what comes with `promise`. Returns the exit status.
 
     Raises SettingsError without a checkpoint folder or when the address cannot be bound, CheckpointError when the
     checkpoint's chat side cannot be used.
     """
     set_up(settings.log.level, settings.log.json)
-    return uvloop.run(_serve(settings, engine_command))
+    return uvloop.run(_serve(settings, engine_command, promise))
 
 
-def serve_scripted(settings: Settings) -> int:
-    """`serve` with the scripted engine, for whose folder and chat format the settings are."""
+def serve_scripted(settings: Settings, promise: Promise | None = None) -> int:
+    """`serve` with the scripted engine, for whose folder and chat format the settings are; nobody plans for it."""
     with tempfile.TemporaryDirectory(prefix="tokenwell-scripted-") as folder:
         return serve(settings, engine_command(settings.scripted, settings.model.chat_format, Path(folder)))
 
 
-async def _serve(settings: Settings, engine_command: Sequence[str]) -> int:
+async def _serve(settings: Settings, engine_command: Sequence[str], promise: Promise | None) -> int:
     folder = _folder(settings)
     override = settings.model.chat_template
     listener = _bind(settings.server.host, settings.server.port)
@@ -73,16 +74,18 @@ async def _serve(settings: Settings, engine_command: Sequence[str]) -> int:
 
         def greet(ready: Ready) -> None:
             print(ready_message(ready, url, catalogue, generated_key, model.choices), flush=True)
+            if promise is not None:
+                promise.loaded(ready)
 
         supervisor = Supervisor(
             engine_command,
-            engine_spec(settings, folder),
+            engine_spec(settings, folder, None if promise is None else promise.planned.kv_bytes),
             heartbeat_timeout_s=settings.engine.heartbeat_timeout_s,
             step_timeout_s=settings.engine.step_timeout_s,
             on_first_ready=greet,
-            replicas=settings.engine.replicas,
+            replicas=settings.engine.replicas or 1,
         )
-        gateway = Gateway(settings, model, catalogue, supervisor, Metrics())
+        gateway = Gateway(settings, model, catalogue, supervisor, Metrics(), promise)
         supervisor.start()
         try:
             await _listen(gateway, keys, listener)
@@ -143,8 +146,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def engine_spec(settings: Settings, folder: Path) -> EngineSpec:
-    """What the engine is told; the supervisor adds the endpoints."""
+def engine_spec(settings: Settings, folder: Path, kv_plan_bytes: int | None = None) -> EngineSpec:
+    """What the engine is told; the supervisor adds the endpoints. `kv_plan_bytes`: what a plan gives the KV cache of a rank."""
     engine = settings.engine
     return EngineSpec(
         checkpoint=str(folder),
@@ -155,11 +158,12 @@ def engine_spec(settings: Settings, folder: Path) -> EngineSpec:
         quantization=engine.quantization,
         kv_cache_dtype=engine.kv_cache_dtype,
         load_format=engine.load_format,
-        tp=engine.tp,
+        tp=engine.tp or 1,
         max_model_len=engine.max_model_len,
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         kv_cache_gib=engine.kv_cache_gib,
+        kv_plan_bytes=kv_plan_bytes,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         ple_offload=engine.ple_offload,
         graphs=engine.graphs,

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import tokenwell
+from tokenwell.api.errors import ApiError
 from tokenwell.service.gateway import Gateway
 from tokenwell.service.keeper import Health
 from tokenwell.telemetry.metrics import CONTENT_TYPE, EngineNumbers
@@ -20,6 +21,8 @@ class Status:
         self._gateway = gateway
         self._offered = offered
         gateway.metrics.watch_engine(self._numbers, self._by_replica)
+        if gateway.promise is not None:
+            gateway.metrics.watch_plan(gateway.promise.compared)
 
     async def root(self, request: Request) -> Response:
         """The front page."""
@@ -59,6 +62,13 @@ class Status:
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
         return Response(self._gateway.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    async def plan(self, request: Request) -> Response:
+        """What was planned beside what was measured; 404 where nothing was."""
+        promise = self._gateway.promise
+        if promise is None:
+            raise ApiError(404, "Nothing was planned for this engine.", code="no_plan")
+        return _json(promise.told())
 
     def _numbers(self) -> EngineNumbers:
         supervisor = self._gateway.supervisor

@@ -46,6 +46,8 @@ FLAGS: Mapping[str, str] = MappingProxyType(
         "engine.load_format": "--load-format",
         "engine.tp": "--tp",
         "engine.replicas": "--replicas",
+        "engine.goal": "--goal",
+        "engine.strict": "--strict",
         "engine.max_model_len": "--max-model-len",
         "engine.max_num_seqs": "--max-num-seqs",
         "engine.max_num_batched_tokens": "--max-num-batched-tokens",
@@ -278,3 +280,9 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 def preset_environment(name: str, value: str) -> None:
     """Set a variable that a library reads when it is imported, unless the user has set it."""
     os.environ.setdefault(name, value)
+
+
+def process_environment(names: Iterable[str], prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """The variables of this process that have one of these names, or begin with one of these prefixes."""
+    wanted = frozenset(names)
+    return {name: value for name, value in os.environ.items() if name in wanted or (prefixes and name.startswith(prefixes))}

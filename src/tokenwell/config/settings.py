@@ -42,8 +42,10 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     quantization: str = "auto"
     kv_cache_dtype: str = "auto"
     load_format: str = "auto"
-    tp: int = 1
-    replicas: int = 1
+    tp: int | None = None
+    replicas: int | None = None
+    goal: str = "agents"  # what the plan's layout is chosen for
+    strict: bool = False  # refuse what would otherwise be cut down
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None

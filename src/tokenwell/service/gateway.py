@@ -16,6 +16,7 @@ from tokenwell.service.catalogue import Catalogue
 from tokenwell.service.generation import Generation, StopRules
 from tokenwell.service.job import RequestFailed
 from tokenwell.service.keeper import Health
+from tokenwell.service.promise import Promise
 from tokenwell.service.supervisor import Supervisor
 from tokenwell.telemetry.metrics import Metrics
 from tokenwell.wire.errors import RequestError
@@ -29,13 +30,20 @@ class Gateway:
     """The service as seen by the API layer."""
 
     def __init__(
-        self, settings: Settings, model: ChatModel, catalogue: Catalogue, supervisor: Supervisor, metrics: Metrics
+        self,
+        settings: Settings,
+        model: ChatModel,
+        catalogue: Catalogue,
+        supervisor: Supervisor,
+        metrics: Metrics,
+        promise: Promise | None = None,
     ) -> None:
         self.settings = settings
         self.model = model
         self.catalogue = catalogue
         self.supervisor = supervisor
         self.metrics = metrics
+        self.promise = promise  # None where nothing was planned
         self.draining = False
         self._doctor = CacheDoctor()
 

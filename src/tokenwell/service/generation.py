@@ -99,6 +99,8 @@ class Generation:
         self.turn: Turn | None = None  # how the prompt compares with the turn before it, where that is looked at
         self.first_token_at: float | None = None  # time.monotonic()
         self.last_token_at: float | None = None
+        self.alone = False  # nothing else ran or waited when it was queued
+        self._rows_at_start = self._rows_at_end = 1
         self._supervisor = supervisor
         self._job = Job(requests, noun)
         self._per_prompt = choices
@@ -112,15 +114,23 @@ class Generation:
     def __enter__(self) -> Generation:
         """Queue the request. Raises RequestFailed when no engine will ever take it."""
         self._supervisor.submit(self._job)
+        self.alone = len(self.requests) == 1 and self._supervisor.open_sequences == 1
+        self._rows_at_start = self._supervisor.open_sequences
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._rows_at_end = self._supervisor.open_sequences
         self._supervisor.release(self._job)
 
     @property
     def done(self) -> bool:
         """True when every choice has finished."""
         return self._open == 0
+
+    @property
+    def rows(self) -> int:
+        """About how many sequences ran with it, itself among them."""
+        return (self._rows_at_start + self._rows_at_end + 1) // 2
 
     def wake(self) -> None:
         """Make a waiting `next` return early, with no pieces."""

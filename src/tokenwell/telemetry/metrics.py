@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -58,9 +59,46 @@ class Metrics:
         """Ask for the numbers of all engines together and, where there are several, of each by its name, at every scrape."""
         self._registry.register(_EngineCollector(read, by_replica))
 
+    def watch_plan(self, read: Callable[[], Mapping[str, Promised]]) -> None:
+        """Ask for the plan's promises, by names that end in their unit, at every scrape."""
+        self._registry.register(_PlanCollector(read))
+
     def render(self) -> bytes:
         """Everything in Prometheus text format."""
         return generate_latest(self._registry)
+
+
+class Promised(Protocol):
+    """One figure of a plan and what came of it; None: not known yet."""
+
+    @property
+    def planned(self) -> float: ...
+    @property
+    def measured(self) -> float | None: ...
+    @property
+    def ratio(self) -> float | None: ...
+
+
+class _PlanCollector:
+    """Turns promises into metric families, when scraped."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Promised]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        promises = self._read()
+        planned = GaugeMetricFamily("tokenwell_plan_planned", "What the plan promised, in the unit of its name", labels=("what",))
+        measured = GaugeMetricFamily("tokenwell_plan_measured", "What was measured of it", labels=("what",))
+        ratio = GaugeMetricFamily(
+            "tokenwell_plan_ratio", "Measured over planned; of times the median over requests", labels=("what",)
+        )
+        for name, one in promises.items():
+            planned.add_metric((name,), one.planned)
+            if one.measured is not None:
+                measured.add_metric((name,), one.measured)
+            if one.ratio is not None:
+                ratio.add_metric((name,), one.ratio)
+        yield from (planned, measured, ratio)
 
 
 class EngineNumbers:
