@@ -7,6 +7,7 @@
 #   make bench                        every script in benchmarks/, one JSON line each
 #   make clean | distclean            remove caches | and the virtual environment
 #
+# WORKERS=0 runs the tests one after another in one process instead of in two (docs/decisions/0003).
 # PYTHON=python3.12 takes another interpreter for a new .venv.
 # TORCH="torch==2.11.0" takes another torch, for instance the build for your GPU.
 
@@ -17,6 +18,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,7 +59,7 @@ serve: $(VENV)/serve.stamp
 	@exec $(BIN)/tokenwell serve $(ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-agents: $(VENV)/test.stamp $(AGENTS)/stamp
 	@$(BIN)/python -m pytest tests/agents $(ARGS)

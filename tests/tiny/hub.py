@@ -48,5 +48,5 @@ def _gpt_oss(config: dict[str, Any]) -> dict[str, Any]:
     layer_types = config["layer_types"]
     config["initial_context_length"] = config["rope_parameters"]["original_max_position_embeddings"]
     config["experts_per_token"] = config["num_experts_per_tok"]
-    del config["swiglu_alpha"]
+    config.pop("swiglu_alpha", None)  # newer versions of transformers write it
     return {**_decoder(config), "layer_types": layer_types}
