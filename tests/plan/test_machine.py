@@ -11,6 +11,7 @@ from tokenwell.host.cpu import CpuFacts
 from tokenwell.host.gpus import cards
 from tokenwell.host.memory import MemoryFacts
 from tokenwell.host.recording import RecordedMachine
+from tokenwell.host.software import TorchFacts
 from tokenwell.plan.machine import cards_here, processor_here
 
 MACHINES = Path(__file__).parents[1] / "machines"
@@ -39,6 +40,38 @@ def test_recorded_machines_have_cards_of_the_table(name: str, gpus: set[str]) ->
     assert all(0 < gpu.memory_gib < 90 for gpu in found.gpus)
     assert found.notes == ()
     assert found.host_free_gib == 48
+
+
+@pytest.mark.parametrize(
+    ("variables", "names"),
+    [
+        ({}, ["RTX 3090", "RTX 3060"]),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ["RTX 3060"]),
+        ({"CUDA_VISIBLE_DEVICES": "1,0"}, ["RTX 3060", "RTX 3090"]),
+        ({"CUDA_VISIBLE_DEVICES": "0,7,1"}, ["RTX 3090"]),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-12ab"}, ["RTX 3090"]),
+        ({"CUDA_VISIBLE_DEVICES": ""}, None),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, None),
+        ({"HIP_VISIBLE_DEVICES": "1"}, ["RTX 3090", "RTX 3060"]),
+    ],
+)
+def test_hidden_cards_are_not_planned_for(variables: dict[str, str], names: list[str] | None) -> None:
+    found = cards_here(cards(machine("rtx-3060-3090")), MEMORY, variables=variables)
+    assert (None if found is None else [gpu.name for gpu in found.gpus]) == names
+
+
+def test_only_the_card_that_was_asked_for_counts() -> None:
+    every = cards(machine("rtx-3060-3090"))
+    found = cards_here(every, MEMORY, only=1)
+    assert found is not None
+    assert ([gpu.name for gpu in found.gpus], found.places) == (["RTX 3060"], (1,))
+    assert cards_here(every, MEMORY, only=2) is None
+
+
+@pytest.mark.parametrize(("cuda", "there"), [("13.0", True), (None, False)])
+def test_torch_has_to_be_built_for_the_cards(cuda: str | None, there: bool) -> None:
+    torch = TorchFacts("2.13.0", cuda, None, None)
+    assert (cards_here(cards(machine("rtx-3060-3090")), MEMORY, torch) is not None) == there
 
 
 @pytest.mark.parametrize("name", ["cpu-only", "rtx-4090-nouveau", "b580-vfio"])

@@ -17,11 +17,12 @@ from tokenwell.host.cpu import read_cpu
 from tokenwell.host.gpus import cards
 from tokenwell.host.machine import LiveMachine
 from tokenwell.host.memory import read_memory
+from tokenwell.host.software import read_software
 from tokenwell.plan import explain
 from tokenwell.plan.card import read_card
 from tokenwell.plan.gpus import find_gpus
 from tokenwell.plan.link import link_of
-from tokenwell.plan.machine import MachineCards, cards_here, processor_here
+from tokenwell.plan.machine import VARIABLES, MachineCards, cards_here, processor_here
 from tokenwell.plan.plan import Plan, Wishes, make_plan
 from tokenwell.wire.errors import CapacityError, SettingsError
 
@@ -78,7 +79,12 @@ def this_machine(loaded: Loaded, wishes: Wishes) -> MachineCards:
     """The cards of this machine, or its processor where there is none or it was asked for."""
     machine, memory = LiveMachine(), read_memory()
     device = loaded.settings.engine.device
-    found = None if device == "cpu" else cards_here(cards(machine), memory)
+    kind, _, index = device.partition(":")
+    hiding = process_environment(name for names in VARIABLES.values() for name in names)
+    found = None
+    if kind != "cpu":
+        torch = read_software(machine).torch
+        found = cards_here(cards(machine), memory, torch, hiding, int(index) if index else None)
     if found is not None:
         return found
     processor = read_cpu(machine)

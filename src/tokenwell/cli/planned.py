@@ -8,7 +8,7 @@ from dataclasses import asdict
 import msgspec
 
 from tokenwell.cli.plan import this_machine, wishes_of
-from tokenwell.config.load import DEFAULT, Loaded
+from tokenwell.config.load import DEFAULT, Loaded, preset_environment
 from tokenwell.config.settings import EngineSettings, Settings
 from tokenwell.plan.card import read_card
 from tokenwell.plan.machine import MachineCards
@@ -40,6 +40,7 @@ def planned(loaded: Loaded, settings: Settings) -> tuple[Settings, Promise | Non
         )
     for cut in plan.cuts:
         print(f"tokenwell: cut: {cut}", file=sys.stderr)
+    preset_environment("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that cards have the engine's numbers here and there
     engine = _obeying(loaded, settings.engine, plan, machine)
     promise = Promise(
         Planned(

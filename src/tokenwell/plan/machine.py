@@ -6,18 +6,27 @@ memory, with the speed of a modest card, and that is said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tokenwell.host.cpu import CpuFacts
 from tokenwell.host.gpus import CardFacts
 from tokenwell.host.memory import MemoryFacts
+from tokenwell.host.software import TorchFacts
 from tokenwell.plan.gpus import Gpu, find_gpu, processor
 from tokenwell.plan.link import Link, link_of
 from tokenwell.wire.errors import SettingsError
 
 GIB = 1 << 30
 _USABLE = {"nvidia": ("nvidia",), "intel": ("xe", "i915"), "amd": ("amdgpu",)}  # drivers that computing goes through
+_BUILDS = {"nvidia": "cuda", "intel": "xpu", "amd": "rocm"}  # of torch
+# What hides cards from programs, in the order in which it is applied (CUDA and HIP programming guides, Level Zero and SYCL).
+VARIABLES = {
+    "nvidia": ("CUDA_VISIBLE_DEVICES",),
+    "amd": ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+    "intel": ("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"),
+}
 _UNKNOWN_GB_S = 300.0  # of a card that the table does not know: what modest cards of its generation have
 _UNKNOWN_TFLOPS = 30.0
 # Operations of bf16 products a cycle and core, as Intel's and AMD's optimisation manuals count them.
@@ -30,26 +39,60 @@ class MachineCards:
     """What there is to plan for."""
 
     gpus: tuple[Gpu, ...]  # memory is what is free now; the processor is one, alone
-    places: tuple[int, ...]  # of each in the driver's order
+    places: tuple[int, ...]  # of each among those that programs see
     link: Link
     host_free_gib: float | None
     notes: tuple[str, ...] = ()  # what was supposed
 
 
-def cards_here(cards: Sequence[CardFacts], memory: MemoryFacts | None) -> MachineCards | None:
-    """The cards that an engine can use; None where there is none."""
+def cards_here(
+    cards: Sequence[CardFacts], memory: MemoryFacts | None, torch: TorchFacts | None = None,
+    variables: Mapping[str, str] | None = None, only: int | None = None,
+) -> MachineCards | None:  # fmt: skip
+    """The cards that an engine can use; None where there is none.
+
+    `torch` (None: not known) has to be built for them, `variables` may hide some, `only` is the one that was asked for.
+    """
     usable = [card for card in cards if not card.integrated and card.driver in _USABLE[card.vendor] and card.memory_bytes]
+    if torch is not None:
+        usable = [card for card in usable if _BUILDS[card.vendor] == torch.build]
     if not usable:
         return None
     # An engine takes cards of one maker.
     vendor = max((card.vendor for card in usable), key=lambda name: sum(c.memory_bytes or 0 for c in usable if c.vendor == name))
     usable = [card for card in usable if card.vendor == vendor]
+    for name in VARIABLES[vendor]:
+        usable = _visible(usable, (variables or {}).get(name))
+    places = tuple(range(len(usable)))
+    if only is not None:
+        usable, places = usable[only : only + 1], (only,)
+    if not usable:
+        return None
     notes: list[str] = []
     gpus = tuple(_gpu(card, notes) for card in usable)
     generations = [card.link.generation for card in usable if card.link.generation]
     widths = [card.link.width for card in usable if card.link.width]
     link = link_of(gpus, min(generations, default=None), min(widths, default=None))
-    return MachineCards(gpus, tuple(range(len(gpus))), link, _free_gib(memory), tuple(notes))
+    return MachineCards(gpus, places, link, _free_gib(memory), tuple(notes))
+
+
+def _visible(cards: list[CardFacts], value: str | None) -> list[CardFacts]:
+    """The cards that a variable leaves, in its order. Of names instead of numbers only their count is known."""
+    if value is None:
+        return cards
+    words = [word.strip() for word in value.rpartition(":")[2].split(",")] if value.strip() else []
+    numbers = [int(word.partition(".")[0]) if re.fullmatch(r"\d{1,3}(\.\d+)?", word) else None for word in words]
+    if words == ["*"]:
+        return cards
+    if any(number is None for number in numbers):
+        named = [word for word in words if word.startswith(("GPU-", "MIG-"))]
+        return cards[: len(named)]
+    left: list[CardFacts] = []
+    for number in dict.fromkeys(number for number in numbers if number is not None):
+        if number >= len(cards):
+            break  # what follows an impossible number does not count either
+        left.append(cards[number])
+    return left
 
 
 def processor_here(cpu: CpuFacts, memory: MemoryFacts, read_bytes_s: float, count: int = 1) -> MachineCards:
