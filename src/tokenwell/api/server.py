@@ -73,7 +73,8 @@ async def _serve(settings: Settings, engine_command: Sequence[str], promise: Pro
         url = _url(settings.server.host, listener.getsockname()[1])
 
         def greet(ready: Ready) -> None:
-            print(ready_message(ready, url, catalogue, generated_key, model.choices), flush=True)
+            words = "" if promise is None else promise.planned.words
+            print(ready_message(ready, url, catalogue, generated_key, model.choices, words), flush=True)
             if promise is not None:
                 promise.loaded(ready)
 
@@ -175,8 +176,10 @@ def engine_spec(settings: Settings, folder: Path, kv_plan_bytes: int | None = No
     )
 
 
-def ready_message(ready: Ready, url: str, catalogue: Catalogue, generated_key: str | None, chat_choices: Sequence[Choice]) -> str:
-    """What a person wants to know once the first request can be answered."""
+def ready_message(
+    ready: Ready, url: str, catalogue: Catalogue, generated_key: str | None, chat_choices: Sequence[Choice], planned: str = ""
+) -> str:
+    """What a person wants to know once the first request can be answered; `planned`: the plan's choice in words."""
     lines = [
         f"Tokenwell is ready at {url}/v1",
         f"  model     {', '.join(catalogue.names)} ({ready.architecture}, {ready.dtype} on {ready.device},"
@@ -184,6 +187,8 @@ def ready_message(ready: Ready, url: str, catalogue: Catalogue, generated_key: s
         f"  window    {ready.max_model_len} tokens, prompt and answer together",
         f"  capacity  {capacity(ready)}",
     ]
+    if planned:
+        lines.append(f"  plan      {planned} GET /plan tells more")
     if generated_key is not None:
         lines.append(
             f"  API key   {generated_key} (generated: this address is reachable from outside; set your own with --api-key)"

@@ -45,11 +45,17 @@ def planned(loaded: Loaded, settings: Settings) -> tuple[Settings, Promise | Non
     promise = Promise(
         Planned(
             plan.weights_bytes, plan.kv.planned_bytes, plan.kv.num_blocks, plan.max_model_len, plan.speed.ttft_ms,
-            plan.speed.tpot_ms, asdict(plan),
+            plan.speed.tpot_ms, _words(plan), asdict(plan),
         ),
         forecast,
     )  # fmt: skip
     return msgspec.structs.replace(settings, engine=engine), promise
+
+
+def _words(plan: Plan) -> str:
+    """The layout, and what the plan changed that nobody asked for."""
+    changed = [reason for reason in plan.reasons if reason.startswith(("Weights become", "The per-layer", "The window is cut"))]
+    return " ".join([f"{plan.layout.words}; for {plan.goal}.", *changed])
 
 
 def _obeying(loaded: Loaded, engine: EngineSettings, plan: Plan, machine: MachineCards) -> EngineSettings:

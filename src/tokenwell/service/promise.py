@@ -44,6 +44,7 @@ class Planned:
     window_tokens: int
     ttft_ms: float  # for the case that the plan names
     tpot_ms: float
+    words: str = ""  # what was chosen and why, in a sentence or two
     plan: Mapping[str, Any] = field(default_factory=dict, repr=False)  # all of it, as JSON
 
 
