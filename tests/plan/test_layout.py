@@ -258,4 +258,4 @@ def test_a_decision_takes_little_time(model: str, gpus: str) -> None:
     decide(model, gpus)  # reads the table of cards
     started = time.process_time()
     decide(model, gpus)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 2.0
