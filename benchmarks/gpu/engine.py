@@ -29,7 +29,6 @@ class Run:
 
     started: float
     steps: list[Came] = field(default_factory=list)
-    preemptions: int = 0
 
     @property
     def seconds(self) -> float:
@@ -110,5 +109,4 @@ class Engine:
             outputs = scheduler.apply(worker.collect(step))
             run.steps.append(Came(time.perf_counter(), step.plan, outputs))
         scheduler.check()
-        run.preemptions = scheduler.stats().preemptions
         return run

@@ -60,6 +60,23 @@ def test_hidden_cards_are_not_planned_for(variables: dict[str, str], names: list
     assert (None if found is None else [gpu.name for gpu in found.gpus]) == names
 
 
+@pytest.mark.parametrize(
+    ("variables", "count"),
+    [
+        ({"ONEAPI_DEVICE_SELECTOR": "level_zero:gpu"}, 2),
+        ({"ONEAPI_DEVICE_SELECTOR": "*:1"}, 1),
+        ({"ONEAPI_DEVICE_SELECTOR": "!opencl:*"}, 2),
+        ({"ONEAPI_DEVICE_SELECTOR": "opencl:gpu"}, None),
+        ({"ZE_AFFINITY_MASK": ""}, 2),
+        ({"ZE_AFFINITY_MASK": "0.0,1.0"}, 2),
+        ({"ZE_AFFINITY_MASK": "1"}, 1),
+    ],
+)
+def test_what_hides_arc_cards(variables: dict[str, str], count: int | None) -> None:
+    found = cards_here(cards(machine("two-a770")), MEMORY, variables=variables)
+    assert (None if found is None else len(found.gpus)) == count
+
+
 def test_only_the_card_that_was_asked_for_counts() -> None:
     every = cards(machine("rtx-3060-3090"))
     found = cards_here(every, MEMORY, only=1)

@@ -28,7 +28,7 @@ def ready(weights: int = 1000, pages: int = 10, window: int = 64) -> Ready:
 
 
 def promise() -> Promise:
-    return Promise(Planned(1000, 5120, 10, 64, 100.0, 10.0, "one card; for agents.", {"model": "m"}), Straight())
+    return Promise(Planned(1000, 5120, 64, 100.0, 10.0, "one card; for agents.", {"model": "m"}), Straight())
 
 
 def answer(one: Promise, ttft_s: float | None = 0.1, tpot_s: float | None = 0.01, rows: int = 1) -> None:

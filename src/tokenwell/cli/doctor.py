@@ -8,6 +8,7 @@ from tokenwell.config.load import Loaded, cache_folder, process_environment
 from tokenwell.doctor.examine import examine, worst
 from tokenwell.doctor.report import as_json, print_table
 from tokenwell.host.machine import LiveMachine, Machine
+from tokenwell.host.masks import MASKS, SELECTOR
 from tokenwell.host.recording import Recorder, read_recording
 from tokenwell.host.survey import read_survey
 from tokenwell.wire.errors import SettingsError
@@ -15,7 +16,7 @@ from tokenwell.wire.errors import SettingsError
 # What checks ask of the environment; nothing else of it is read, shown or recorded.
 _VARIABLES = (
     *("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
-    *("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    *(SELECTOR, *(name for names in MASKS.values() for name in names)),
     *("HSA_OVERRIDE_GFX_VERSION", "NCCL_P2P_DISABLE", "container", "KUBERNETES_SERVICE_HOST"),
 )
 _PREFIXES = ("CCL_",)

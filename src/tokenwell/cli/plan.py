@@ -16,13 +16,14 @@ from tokenwell.host.bandwidth import read_bytes_s
 from tokenwell.host.cpu import read_cpu
 from tokenwell.host.gpus import cards
 from tokenwell.host.machine import LiveMachine
+from tokenwell.host.masks import MASKS, SELECTOR
 from tokenwell.host.memory import read_memory
 from tokenwell.host.software import read_software
 from tokenwell.plan import explain
 from tokenwell.plan.card import read_card
 from tokenwell.plan.gpus import find_gpus
 from tokenwell.plan.link import link_of
-from tokenwell.plan.machine import VARIABLES, MachineCards, cards_here, processor_here
+from tokenwell.plan.machine import MachineCards, cards_here, processor_here
 from tokenwell.plan.plan import Plan, Wishes, make_plan
 from tokenwell.wire.errors import CapacityError, SettingsError
 
@@ -80,7 +81,7 @@ def this_machine(loaded: Loaded, wishes: Wishes) -> MachineCards:
     machine, memory = LiveMachine(), read_memory()
     device = loaded.settings.engine.device
     kind, _, index = device.partition(":")
-    hiding = process_environment(name for names in VARIABLES.values() for name in names)
+    hiding = process_environment({SELECTOR, *(name for names in MASKS.values() for name in names)})
     found = None
     if kind != "cpu":
         torch = read_software(machine).torch

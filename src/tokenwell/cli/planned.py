@@ -44,7 +44,7 @@ def planned(loaded: Loaded, settings: Settings) -> tuple[Settings, Promise | Non
     engine = _obeying(loaded, settings.engine, plan, machine)
     promise = Promise(
         Planned(
-            plan.weights_bytes, plan.kv.planned_bytes, plan.kv.num_blocks, plan.max_model_len, plan.speed.ttft_ms,
+            plan.weights_bytes, plan.kv.planned_bytes, plan.max_model_len, plan.speed.ttft_ms,
             plan.speed.tpot_ms, _words(plan), asdict(plan),
         ),
         forecast,

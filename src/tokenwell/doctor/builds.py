@@ -7,28 +7,19 @@ HIP programming guides (…_VISIBLE_DEVICES).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import takewhile
 
 from tokenwell.doctor import packages
 from tokenwell.doctor.drivers import driver_branch
 from tokenwell.doctor.finding import Finding
 from tokenwell.host.gpus import CardFacts
-from tokenwell.host.software import TorchFacts
+from tokenwell.host.masks import MASKS, SELECTOR, named, selected
+from tokenwell.host.software import BUILDS, TorchFacts
 from tokenwell.host.survey import Survey
 
-_BUILDS = {"intel": "xpu", "nvidia": "cuda", "amd": "rocm"}
 _CUDA_DRIVERS = {11: 450, 12: 525, 13: 580}
 _BLACKWELL_CUDA = (12, 8)
-_MASKS = {
-    "intel": ("ZE_AFFINITY_MASK",),
-    "nvidia": ("CUDA_VISIBLE_DEVICES",),
-    "amd": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
-}
-_CARD = re.compile(r"\d{1,4}(\.\d{1,4})?|(GPU|MIG)-[\w/-]+")
-_SELECTOR = "ONEAPI_DEVICE_SELECTOR"
 _PEERS_OFF = "NCCL_P2P_DISABLE"
 _ARCHITECTURE = "HSA_OVERRIDE_GFX_VERSION"
 
@@ -40,7 +31,7 @@ def check_torch(survey: Survey) -> Iterator[Finding]:
         build = _wheel(cards[0]) if cards else "cpu"
         yield Finding("torch", "fail", "This Python has no torch, which the engine computes with.", packages.torch(build))
         return
-    fitting = [card for card in cards if _BUILDS[card.vendor] == installed.build]
+    fitting = [card for card in cards if BUILDS[card.vendor] == installed.build]
     if installed.build == "cuda":  # cards of one kind have one finding
         yield from dict.fromkeys(replace(_cuda_finding(installed, card), card=None) for card in fitting)
     others = [card for card in cards if card not in fitting]
@@ -81,7 +72,7 @@ def _cuda_finding(installed: TorchFacts, card: CardFacts) -> Finding:
 def _wheel(card: CardFacts) -> str:
     """The build of torch for a card."""
     if card.vendor != "nvidia":
-        return _BUILDS[card.vendor]
+        return BUILDS[card.vendor]
     return packages.torch_for_nvidia(card.family, driver_branch(card))
 
 
@@ -125,7 +116,7 @@ def check_containers(survey: Survey) -> Iterator[Finding]:
 
 def check_variables(survey: Survey) -> Iterator[Finding]:
     """Variables that hide cards, or that make them something else."""
-    found = [finding for vendor in _MASKS for finding in _mask_findings(survey, vendor)]
+    found = [finding for vendor in MASKS for finding in _mask_findings(survey, vendor)]
     found += [*_selector_finding(survey), *_architecture_finding(survey), *_peer_variable_finding(survey)]
     yield from found or [Finding("variables", "ok", "No variable hides a card or holds it back.")]
 
@@ -153,22 +144,20 @@ def check_oneccl(survey: Survey) -> Iterator[Finding]:
 
 def _mask_findings(survey: Survey, vendor: str) -> Iterator[Finding]:
     cards = [card for card in survey.working_cards if card.vendor == vendor]
-    for name in _MASKS[vendor] if cards else ():
+    for name in MASKS[vendor] if cards else ():
         value = survey.environment.get(name)
-        if value is None or (vendor == "intel" and not value.strip()):
-            continue  # an empty mask hides all cards, but not with Level Zero
-        named = list(
-            takewhile(_CARD.fullmatch, (word.strip() for word in value.split(",")))
-        )  # what follows a bad word is ignored
-        numbers = [int(word.partition(".")[0]) for word in named if word[0].isdigit()]
+        words = named(vendor, value)
+        if words is None:
+            continue
+        numbers = [int(word.partition(".")[0]) for word in words if word[0].isdigit()]
         beyond = next((number for number in numbers if number >= len(cards)), None)
         fix = f"unset {name}"
-        if not named:
+        if not words:
             yield Finding("variables", "fail", f"{name}={value} hides every card.", fix)
         elif beyond is not None:
             sentence = f"{name}={value} names card {beyond}, and there {_count(len(cards))} (counted from 0)."
             yield Finding("variables", "fail", sentence, fix)
-        elif len({word.partition(".")[0] for word in named}) < len(cards):
+        elif len({word.partition(".")[0] for word in words}) < len(cards):
             yield Finding("variables", "warn", f"{name}={value} hides some of the {len(cards)} cards.", fix)
 
 
@@ -177,12 +166,11 @@ def _count(number: int) -> str:
 
 
 def _selector_finding(survey: Survey) -> Iterator[Finding]:
-    value = survey.environment.get(_SELECTOR)
+    value = survey.environment.get(SELECTOR)
     if not value or not any(card.vendor == "intel" for card in survey.working_cards):
         return
-    terms = [term.strip() for term in value.split(";") if not term.strip().startswith("!")]
-    if terms and not any(re.match(r"(level_zero|\*):(\*|gpu|\d)", term) for term in terms):
-        yield Finding("variables", "fail", f"{_SELECTOR}={value} leaves no Level Zero card to torch.", f"unset {_SELECTOR}")
+    if selected(value) == []:
+        yield Finding("variables", "fail", f"{SELECTOR}={value} leaves no Level Zero card to torch.", f"unset {SELECTOR}")
 
 
 def _peer_variable_finding(survey: Survey) -> Iterator[Finding]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from tokenwell.host.machine import Machine
 
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib", "/usr/lib/aarch64-linux-gnu")
+# By the cards' maker, the build of torch that computes on them.
+BUILDS = {"intel": "xpu", "nvidia": "cuda", "amd": "rocm"}
 _LEVEL_ZERO = ("libze_intel_gpu.so.1", "libze_intel_gpu.so")
 
 

@@ -6,27 +6,20 @@ memory, with the speed of a modest card, and that is said.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tokenwell.host.cpu import CpuFacts
 from tokenwell.host.gpus import CardFacts
+from tokenwell.host.masks import MASKS, SELECTOR, named, selected
 from tokenwell.host.memory import MemoryFacts
-from tokenwell.host.software import TorchFacts
+from tokenwell.host.software import BUILDS, TorchFacts
 from tokenwell.plan.gpus import Gpu, find_gpu, processor
 from tokenwell.plan.link import Link, link_of
 from tokenwell.wire.errors import SettingsError
 
 GIB = 1 << 30
 _USABLE = {"nvidia": ("nvidia",), "intel": ("xe", "i915"), "amd": ("amdgpu",)}  # drivers that computing goes through
-_BUILDS = {"nvidia": "cuda", "intel": "xpu", "amd": "rocm"}  # of torch
-# What hides cards from programs, in the order in which it is applied (CUDA and HIP programming guides, Level Zero and SYCL).
-VARIABLES = {
-    "nvidia": ("CUDA_VISIBLE_DEVICES",),
-    "amd": ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
-    "intel": ("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"),
-}
 _UNKNOWN_GB_S = 300.0  # of a card that the table does not know: what modest cards of its generation have
 _UNKNOWN_TFLOPS = 30.0
 # Operations of bf16 products a cycle and core, as Intel's and AMD's optimisation manuals count them.
@@ -55,14 +48,13 @@ def cards_here(
     """
     usable = [card for card in cards if not card.integrated and card.driver in _USABLE[card.vendor] and card.memory_bytes]
     if torch is not None:
-        usable = [card for card in usable if _BUILDS[card.vendor] == torch.build]
+        usable = [card for card in usable if BUILDS[card.vendor] == torch.build]
     if not usable:
         return None
     # An engine takes cards of one maker.
     vendor = max((card.vendor for card in usable), key=lambda name: sum(c.memory_bytes or 0 for c in usable if c.vendor == name))
     usable = [card for card in usable if card.vendor == vendor]
-    for name in VARIABLES[vendor]:
-        usable = _visible(usable, (variables or {}).get(name))
+    usable = _visible(usable, vendor, variables or {})
     places = tuple(range(len(usable)))
     if only is not None:
         usable, places = usable[only : only + 1], (only,)
@@ -76,19 +68,21 @@ def cards_here(
     return MachineCards(gpus, places, link, _free_gib(memory), tuple(notes))
 
 
-def _visible(cards: list[CardFacts], value: str | None) -> list[CardFacts]:
-    """The cards that a variable leaves, in its order. Of names instead of numbers only their count is known."""
-    if value is None:
-        return cards
-    words = [word.strip() for word in value.rpartition(":")[2].split(",")] if value.strip() else []
-    numbers = [int(word.partition(".")[0]) if re.fullmatch(r"\d{1,3}(\.\d+)?", word) else None for word in words]
-    if words == ["*"]:
-        return cards
-    if any(number is None for number in numbers):
-        named = [word for word in words if word.startswith(("GPU-", "MIG-"))]
-        return cards[: len(named)]
+def _visible(cards: list[CardFacts], vendor: str, variables: Mapping[str, str]) -> list[CardFacts]:
+    """The cards that programs see, with the numbers that they give them."""
+    masks = [named(vendor, variables.get(name)) for name in MASKS[vendor]]
+    if vendor == "intel":
+        masks.append(selected(variables.get(SELECTOR)))
+    for words in masks:
+        cards = cards if words is None else _picked(cards, words)
+    return cards
+
+
+def _picked(cards: list[CardFacts], words: list[str]) -> list[CardFacts]:
+    """The cards that a mask names, in its order; of names that are no numbers only their count is known."""
     left: list[CardFacts] = []
-    for number in dict.fromkeys(number for number in numbers if number is not None):
+    for word in dict.fromkeys(word.partition(".")[0] for word in words):
+        number = int(word) if word.isdigit() else len(left)
         if number >= len(cards):
             break  # what follows an impossible number does not count either
         left.append(cards[number])

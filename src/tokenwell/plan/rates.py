@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from tokenwell.plan.card import ModelCard
 from tokenwell.wire.errors import SettingsError
@@ -43,6 +44,23 @@ class Engine:
 
 
 _TILES = {"dense": 0.65, "expert": 0.51, "dense fp8": 0.37, "expert fp8": 0.28}
+# H200: 5.23, 3.02, 4.03 ms against the same limits. Eager: 18.5 tok/s of the 26B on an A100.
+_VLLM = Engine(
+    "vllm",
+    kernels=12,
+    expert_kernels=10,
+    input_kernels=6,
+    kernel_us=4.0,
+    rows_kernel_us=4.0,
+    eager_us=30.0,
+    records=frozenset({"nvidia", "amd"}),
+    step_ms=0.0,
+    request_ms=15.0,
+    prefill=_TILES,
+    attention=0.5,
+    eager_modules=True,
+    chunk=8192,
+)
 _ENGINES = {
     # H200: 3.98, 1.69, 2.20, 2.30 ms against limits of 3.59, 0.89, 1.13, 1.28 with 7, 9, 12 and 11 kernels a layer.
     "native": Engine(
@@ -62,41 +80,11 @@ _ENGINES = {
         shortcut=True,
         chunk=8192,
     ),
-    # H200: 5.23, 3.02, 4.03 ms against the same limits. Eager: 18.5 tok/s of the 26B on an A100.
-    "vllm": Engine(
-        "vllm",
-        kernels=12,
-        expert_kernels=10,
-        input_kernels=6,
-        kernel_us=4.0,
-        rows_kernel_us=4.0,
-        eager_us=30.0,
-        records=frozenset({"nvidia", "amd"}),
-        step_ms=0.0,
-        request_ms=15.0,
-        prefill=_TILES,
-        attention=0.5,
-        eager_modules=True,
-        chunk=8192,
-    ),
+    "vllm": _VLLM,
     # B580, two models of 28 layers: 12.2 ms a token although one has a quarter of the other's weights; first tokens 25 to 30 ms.
     # A770, fp8: 65.8 ms for 8.1 GB is a third of what the card reads otherwise.
-    "ipex-llm": Engine(
-        "ipex-llm",
-        kernels=12,
-        expert_kernels=10,
-        input_kernels=6,
-        kernel_us=4.0,
-        rows_kernel_us=4.0,
-        eager_us=30.0,
-        records=frozenset(),
-        step_ms=0.0,
-        request_ms=5.0,
-        prefill={"dense": 0.65, "expert": 0.51},
-        attention=0.5,
-        eager_modules=True,
-        widening=0.34,
-        chunk=8192,
+    "ipex-llm": replace(
+        _VLLM, name="ipex-llm", records=frozenset(), request_ms=5.0, prefill={"dense": 0.65, "expert": 0.51}, widening=0.34
     ),
     # Two 4080 Super: 60 to 70 tok/s and 1000 to 1500 of prefill with a mixture of 2 to 8 bits a weight.
     # B580, Qwen2 1.5B Q4_K: 101 tok/s (ipex-llm issue 12991) is 12 us a kernel beside reading.
@@ -177,9 +165,11 @@ def prefill_share(engine: Engine, vendor: str, mixture: bool, fp8: bool) -> floa
     return engine.prefill.get(f"{kind} fp8", engine.prefill[kind]) if fp8 else engine.prefill[kind]
 
 
+@lru_cache(maxsize=32)
 def _has_dense_block(card: ModelCard) -> bool:
     return any(tensor.role == "linear" and _DENSE_BLOCK.search(tensor.name) for tensor in card.tensors)
 
 
+@lru_cache(maxsize=32)
 def _has_inputs(card: ModelCard) -> bool:
     return any(tensor.role == "lookup" for tensor in card.tensors)

@@ -15,24 +15,34 @@ def active_bytes(card: ModelCard, quantization: str, batch: int, tp: int = 1) ->
     return sum(active_by_role(card, quantization, batch, tp).values())
 
 
-@lru_cache(maxsize=512)
 def active_by_role(card: ModelCard, quantization: str, batch: int, tp: int = 1, device_kind: str = "cuda") -> Mapping[str, float]:
     """The same by role: of experts those that are expected to serve some row, of tables the rows that are looked up."""
+    whole, tables = _sizes(card, quantization, tp, device_kind)
+    read = dict(whole)
+    if "expert" in read:
+        read["expert"] *= 1.0 - (1.0 - card.experts_per_token / card.experts) ** batch if card.experts else 0.0
+    for role, size, rows in tables:
+        read[role] = read.get(role, 0.0) + size * min(1.0, batch / max(1, rows))
+    return read
+
+
+@lru_cache(maxsize=32)  # a service asks for every request, and a mixture may have thousands of matrices
+def _sizes(
+    card: ModelCard, quantization: str, tp: int, device_kind: str
+) -> tuple[Mapping[str, float], tuple[tuple[str, float, int], ...]]:
+    """Bytes by role of what a step reads as a whole, and of the tables that it looks rows up in: role, bytes, rows."""
     rules = rules_for(card, quantization, tp, device_kind, item_bytes(card, device_kind))
-    touched = 1.0 - (1.0 - card.experts_per_token / card.experts) ** batch if card.experts else 0.0
-    read: dict[str, float] = {}
+    whole: dict[str, float] = {}
+    tables: list[tuple[str, float, int]] = []
     for matrix in matrices_of(card):
         size = float(sum(sizes_of(rules, [matrix])))
-        role = matrix.role
-        if role in ("embedding", "lookup"):
-            if role == "embedding" and card.tied:
-                split = tp if matrix.rows % tp == 0 else 1
-                read["head"] = read.get("head", 0.0) + size / split
-            size *= min(1.0, batch / max(1, matrix.rows))
-        elif role == "expert":
-            size *= touched
-        read[role] = read.get(role, 0.0) + size
-    return read
+        if matrix.role not in ("embedding", "lookup"):
+            whole[matrix.role] = whole.get(matrix.role, 0.0) + size
+            continue
+        tables.append((matrix.role, size, matrix.rows))
+        if matrix.role == "embedding" and card.tied:
+            whole["head"] = whole.get("head", 0.0) + size / (tp if matrix.rows % tp == 0 else 1)
+    return whole, tuple(tables)
 
 
 def kv_read_bytes(card: ModelCard, kv_dtype: str, context_tokens: int, tp: int = 1, device_kind: str = "cuda") -> float:
@@ -55,20 +65,26 @@ def matmul_flops(card: ModelCard, tokens: int, sampled: int | None = None) -> fl
 
     Layers behind the last that has keys of its own are computed for the sampled tokens alone.
     """
-    wanted = tokens if sampled is None else min(sampled, tokens)
+    early, late = _products(card)
+    return 2.0 * (early * tokens + late * (tokens if sampled is None else min(sampled, tokens)))
+
+
+@lru_cache(maxsize=32)
+def _products(card: ModelCard) -> tuple[float, float]:
+    """Multiplications of one token: those that every token needs, and those that a sampled one needs besides."""
     first_shared = next((layer.index for layer in card.layers if layer.owner != layer.index), len(card.layers))
     share = card.experts_per_token / card.experts if card.experts else 0.0
-    total = 0.0
+    early = late = 0.0
     for matrix in matrices_of(card):
         if matrix.columns == 1 or matrix.role in ("norm", "lookup", "other", "buffer"):
             continue
         if matrix.role == "embedding":
-            total += 2.0 * matrix.values * wanted if card.tied else 0.0
-            continue
-        late = matrix.role == "head" or (matrix.layer is not None and matrix.layer >= first_shared)
-        values = matrix.values * (share if matrix.role == "expert" else 1.0)
-        total += 2.0 * values * (wanted if late else tokens)
-    return total
+            late += matrix.values if card.tied else 0.0
+        elif matrix.role == "head" or (matrix.layer is not None and matrix.layer >= first_shared):
+            late += matrix.values * (share if matrix.role == "expert" else 1.0)
+        else:
+            early += matrix.values * (share if matrix.role == "expert" else 1.0)
+    return early, late
 
 
 def attention_flops(card: ModelCard, tokens: int, context: int) -> float:

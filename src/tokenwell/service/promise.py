@@ -40,7 +40,6 @@ class Planned:
 
     weights_bytes: int  # on each card
     kv_bytes: int  # on each card
-    num_pages: int
     window_tokens: int
     ttft_ms: float  # for the case that the plan names
     tpot_ms: float

@@ -46,6 +46,16 @@ def _decoder(fields: Fields, into: Inventory, *, qkv_bias: bool, o_bias: bool = 
         into.add("lm_head.weight", (vocabulary, hidden))
 
 
+def experts(into: Inventory, at: str, count: int, hidden: int, width: int) -> None:
+    """Gated experts: two stacks, or, in quantised files, three matrices an expert."""
+    if into.packs(f"{at}experts.0.gate_proj"):
+        for expert in range(count):
+            mlp(into, f"{at}experts.{expert}.", hidden, width)
+    else:
+        into.add(f"{at}experts.gate_up_proj", (count, 2 * width, hidden))
+        into.add(f"{at}experts.down_proj", (count, hidden, width))
+
+
 def mlp(into: Inventory, at: str, hidden: int, width: int, bias: bool = False) -> None:
     """A gated feed-forward block."""
     into.linear(f"{at}gate_proj", width, hidden, bias)

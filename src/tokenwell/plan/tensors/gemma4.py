@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tokenwell.plan.fields import Fields
 from tokenwell.plan.layers import LayerFacts, family_of
-from tokenwell.plan.tensors.decoders import mlp
+from tokenwell.plan.tensors.decoders import experts, mlp
 from tokenwell.plan.tensors.tensor import Inventory
 
 _CLIPS = ("input_min", "input_max", "output_min", "output_max")
@@ -74,12 +74,7 @@ def _mixture(text: Fields, into: Inventory, at: str, hidden: int) -> None:
     into.add(f"{at}router.scale", (hidden,))
     into.add(f"{at}router.per_expert_scale", (count,))
     into.add(f"{at}router.proj.weight", (count, hidden))
-    if into.packs(f"{at}experts.0.gate_proj"):  # quantised files hold one matrix an expert
-        for expert in range(count):
-            mlp(into, f"{at}experts.{expert}.", hidden, width)
-    else:
-        into.add(f"{at}experts.gate_up_proj", (count, 2 * width, hidden))
-        into.add(f"{at}experts.down_proj", (count, hidden, width))
+    experts(into, at, count, hidden, width)
     for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"):
         into.add(f"{at}{name}.weight", (hidden,))
 

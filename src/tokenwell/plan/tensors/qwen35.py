@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from tokenwell.plan.fields import Fields
 from tokenwell.plan.layers import family_of
-from tokenwell.plan.tensors.decoders import mlp
+from tokenwell.plan.tensors.decoders import experts, mlp
 from tokenwell.plan.tensors.tensor import Inventory
 
 
@@ -71,12 +71,7 @@ def _delta_net(text: Fields, into: Inventory, at: str, hidden: int) -> None:
 def _mixture(text: Fields, into: Inventory, at: str, hidden: int) -> None:
     count, width = text.size("num_experts"), text.size("moe_intermediate_size")
     into.add(f"{at}gate.weight", (count, hidden))
-    if into.packs(f"{at}experts.0.gate_proj"):  # quantised files hold one matrix an expert
-        for expert in range(count):
-            mlp(into, f"{at}experts.{expert}.", hidden, width)
-    else:
-        into.add(f"{at}experts.gate_up_proj", (count, 2 * width, hidden))
-        into.add(f"{at}experts.down_proj", (count, hidden, width))
+    experts(into, at, count, hidden, width)
     if shared := text.size("shared_expert_intermediate_size", default=0, least=0):
         mlp(into, f"{at}shared_expert.", hidden, shared)
         into.add(f"{at}shared_expert_gate.weight", (1, hidden))
