@@ -21,7 +21,7 @@ from tests.e2e.service import Service
 from tests.tiny.recipes import RECIPES
 
 FLAGS = ("--device=cpu", "--dtype=float32", "--threads=1", "--max-num-seqs=8", "--kv-cache-gib=0.01")
-FAULTY = str(Path(__file__).with_name("faulty_ranks"))
+FAULTY = str(Path(__file__).with_name("faulty"))
 SCHEMA = {
     "type": "object",
     "properties": {"kind": {"enum": ["plain", "Größe"]}, "days": {"type": "integer", "minimum": 0, "maximum": 99}},
