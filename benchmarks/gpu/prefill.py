@@ -33,7 +33,8 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
     """All shapes of one model."""
     todo = shapes(case, options)
     longest = max(length for _, length in todo)
-    spec = case.spec(options.device, max_num_seqs=8, max_model_len=longest + 8, max_num_batched_tokens=min(longest, options.step))
+    step = None if options.step is None else min(longest, options.step)
+    spec = case.spec(options.device, max_num_seqs=8, max_model_len=longest + 8, max_num_batched_tokens=step)
     engine = Engine(spec)
     lines: list[dict[str, object]] = []
     for count, length in todo:
@@ -45,7 +46,8 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         tflops = limit.prefill_flops(case.config, length, count) / seconds / 1e12
         peak = _PEAK_TFLOPS.get(case.quantization, 780.0)
         line: dict[str, object] = {
-            "benchmark": "prefill", "model": case.name, "prompts": count, "length": length, "step": options.step,
+            "benchmark": "prefill", "model": case.name, "prompts": count, "length": length,
+            "step": engine.ready.max_num_batched_tokens,
             "tok_s": round(rate), "ms": round(1000 * seconds, 2), "rounds": len(runs), "tflop_s": round(tflops, 2),
             "limit_tflop_s": peak, "ratio": round(tflops / peak, 3),
         }  # fmt: skip
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     parser.add_argument("--total", type=int, default=8192, help="prompt tokens in all")
-    parser.add_argument("--step", type=int, default=8192, help="tokens that a step takes at most")
+    parser.add_argument("--step", type=int, help="tokens that a step takes at most; default: the engine's choice")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
     return [line for case in chosen(options) for line in measure(case, options)]

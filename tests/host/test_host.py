@@ -105,6 +105,14 @@ def test_compute_threads(cores: int | None, threads: int | None, quota: float | 
     assert reason
 
 
+def test_a_small_model_gets_one_thread() -> None:
+    cpu = CpuFacts(None, None, 16, 8, None, None)
+    assert cpu.threads_for(1 << 30) == cpu.compute_threads
+    count, reason = cpu.threads_for(40_000_000)
+    assert count == 1
+    assert "so small" in reason
+
+
 # ---------------------------------------------------------------- control groups
 
 

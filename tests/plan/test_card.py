@@ -47,6 +47,17 @@ def test_layers_are_those_that_the_engine_reads(name: str) -> None:
         assert (layer.folded, layer.kind) == (fact.k_eq_v, "full" if fact.window is None else "sliding")
 
 
+def test_files_of_transformers_name_the_heads_of_full_layers_only_where_they_differ() -> None:
+    config = config_of("gemma-4-E4B-it")
+    text = config["text_config"]
+    del text["global_head_dim"]
+    for said, full in ((None, 512), ({}, text["head_dim"]), ({"full_attention": {"head_dim": 64}}, 64)):
+        text["per_layer_config"] = said
+        sizes = {layer.head_dim for layer in card_of(config).layers if layer.kind == "full"}
+        assert sizes == {full}
+        assert sizes == {layer.head_dim for layer in registry.find(config).read(Raw(config)).layers if layer.window is None}
+
+
 def test_every_architecture_that_the_engine_serves_has_a_family() -> None:
     assert set(registry.ARCHITECTURES) == {name for name, family in FAMILIES.items() if family.served}
 

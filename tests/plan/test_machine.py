@@ -104,12 +104,12 @@ def test_a_card_at_x1_has_a_slow_link() -> None:
 
 
 def test_the_processor_is_a_card() -> None:
-    found = processor_here(CPU, MEMORY, 40e9)
+    found = processor_here(CPU, MEMORY, 40e9, 8)
     (gpu,) = found.gpus
     assert (gpu.vendor, gpu.memory_gib, gpu.bandwidth_gb_s) == ("cpu", 48, pytest.approx(40))
     assert gpu.tflops["bf16"] == pytest.approx(8 * 128 * 2.8 / 1000)
 
 
 def test_engines_on_one_processor_share_it() -> None:
-    found = processor_here(CPU, MEMORY, 40e9, count=2)
+    found = processor_here(CPU, MEMORY, 40e9, 8, count=2)
     assert [gpu.memory_gib for gpu in found.gpus] == [24, 24]

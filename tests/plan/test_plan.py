@@ -44,6 +44,13 @@ def test_nothing_is_cut_from_what_fits() -> None:
     assert plan_of("Qwen3-8B", "h200", max_model_len=8192, max_num_seqs=16).cuts == ()
 
 
+@pytest.mark.parametrize(
+    ("model", "gpus", "tokens"), [("gpt-oss-20b", "h200", 16_384), ("gpt-oss-20b", "rtx 4090", 8192), ("Qwen3-8B", "h200", 8192)]
+)
+def test_packed_experts_are_served_in_longer_steps_where_there_is_room(model: str, gpus: str, tokens: int) -> None:
+    assert plan_of(model, gpus).max_num_batched_tokens == tokens
+
+
 def test_a_window_that_does_not_fit_is_cut_and_told() -> None:
     plan = plan_of("Llama-3.1-8B-Instruct", "rtx 4090", max_model_len=131072, quantization="none")
     assert 0 < plan.max_model_len < 131072

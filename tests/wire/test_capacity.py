@@ -15,6 +15,7 @@ from tokenwell.wire.capacity import (
     graph_bytes,
     largest_step,
     sizes_up_to,
+    space_beside_steps,
     space_on_card,
     space_on_host,
     step_for_pool,
@@ -133,6 +134,53 @@ def test_windows_do_not_fill_the_pool_with_one_step() -> None:
     assert choices[0].chosen == "4096"
     asked = spec(max_num_batched_tokens=8192)
     assert step_for_pool(asked, Space(3000 * PAGE_BYTES, "", 8192, 0), sliding, PAGE_BYTES, []).budget == 8192
+
+
+@pytest.mark.parametrize(
+    ("peak", "free", "sliding", "budget"),
+    [
+        (0.2, 23.0, False, 16_384),  # one part in 200 of the cache
+        (3.0, 23.0, False, 8192),  # one in 13
+        (0.2, 23.0, True, 16_384),
+        (0.2, 13.0, True, 8192),  # a small pool that one step's windows would fill
+        (3.0, 4.0, False, 8192),  # no cache at all beside it
+    ],
+)
+def test_a_longer_step_must_cost_the_cache_next_to_nothing(peak: float, free: float, sliding: bool, budget: int) -> None:
+    """`peak`: GiB of the longer step, of which a usual one takes half."""
+    groups = (*GROUPS, KvGroup("sliding-1024", (2, 3), 2, 64, 1024, 128 << 10, 16)) if sliding else GROUPS
+    page_bytes = max(group.bytes_per_token * group.page_tokens for group in groups)
+    want = Wanted(1 << 24, "the model's whole window", 4, 8192, 2)
+    asked: list[int] = []
+    choices: list[Choice] = []
+
+    def measure(seqs: int, tokens: int, window: int) -> int | None:
+        asked.append(tokens)
+        return int(peak * GIB * tokens / 16_384)
+
+    space = space_beside_steps(
+        spec(graphs=False), want, measure, VOCABULARY, 24 * GIB, lambda: int(free * GIB), 1 << 50, groups, page_bytes, choices
+    )
+    limits = fitted(want, space, groups, page_bytes, False, choices)
+    assert (limits.max_num_batched_tokens, limits.max_num_mixed_tokens) == (budget, 8192)
+    assert asked == [16_384, 8192][: 1 if budget == 16_384 else 2]
+    told = [choice for choice in choices if choice.what == "max_num_batched_tokens"]
+    assert [choice.chosen for choice in told] == (["16384"] if budget == 16_384 else [])
+
+
+def test_a_cache_that_needs_little_pays_nothing_for_a_longer_step() -> None:
+    want = Wanted(1000, "the model's whole window", 4, 8192, 2)
+    needed = full_bytes(want, GROUPS, PAGE_BYTES)
+    space = space_beside_steps(
+        spec(), want, lambda *_: 3 * GIB, VOCABULARY, 24 * GIB, lambda: 23 * GIB, needed, GROUPS, PAGE_BYTES, []
+    )
+    assert (space.budget, space.kv_bytes) == (16_384, needed)
+
+
+def test_longer_steps_are_for_weights_that_are_written_out() -> None:
+    assert [wanted(spec(), 1024, DEFAULTS[kind], True).long for kind in ("cuda", "xpu", "cpu")] == [2, 1, 1]
+    assert wanted(spec(), 1024, DEFAULTS["cuda"]).long == 1
+    assert wanted(spec(max_num_batched_tokens=8192), 1024, DEFAULTS["cuda"], True).long == 1
 
 
 def test_recorded_steps_are_counted() -> None:

@@ -59,40 +59,47 @@ def serve_scripted(settings: Settings, promise: Promise | None = None) -> int:
 
 async def _serve(settings: Settings, engine_command: Sequence[str], promise: Promise | None) -> int:
     folder = _folder(settings)
-    override = settings.model.chat_template
     listener = _bind(settings.server.host, settings.server.port)
     with listener:
-        model = ChatModel.load(
-            folder,
-            chat_template=None if override is None else Path(override),
-            chat_format=settings.model.chat_format,
-            keep_nonces=settings.model.keep_nonces,
-        )
-        catalogue = Catalogue(folder, settings.model.name)
-        keys, generated_key = keys_for(settings.server.host, settings.server.api_key)
-        url = _url(settings.server.host, listener.getsockname()[1])
-
-        def greet(ready: Ready) -> None:
-            words = "" if promise is None else promise.planned.words
-            print(ready_message(ready, url, catalogue, generated_key, model.choices, words), flush=True)
-            if promise is not None:
-                promise.loaded(ready)
-
+        ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         supervisor = Supervisor(
             engine_command,
             engine_spec(settings, folder, None if promise is None else promise.planned.kv_bytes),
             heartbeat_timeout_s=settings.engine.heartbeat_timeout_s,
             step_timeout_s=settings.engine.step_timeout_s,
-            on_first_ready=greet,
+            on_first_ready=ready.set_result,
             replicas=settings.engine.replicas or 1,
         )
-        gateway = Gateway(settings, model, catalogue, supervisor, Metrics(), promise)
-        supervisor.start()
+        supervisor.start()  # engines load while this process reads the tokenizer
         try:
-            await _listen(gateway, keys, listener)
+            model = await asyncio.to_thread(_chat_model, settings, folder)
+            catalogue = Catalogue(folder, settings.model.name)
+            keys, generated_key = keys_for(settings.server.host, settings.server.api_key)
+            url = _url(settings.server.host, listener.getsockname()[1])
+
+            def greet(ready: asyncio.Future[Ready]) -> None:
+                if ready.cancelled():
+                    return
+                words = "" if promise is None else promise.planned.words
+                print(ready_message(ready.result(), url, catalogue, generated_key, model.choices, words), flush=True)
+                if promise is not None:
+                    promise.loaded(ready.result())
+
+            ready.add_done_callback(greet)
+            await _listen(Gateway(settings, model, catalogue, supervisor, Metrics(), promise), keys, listener)
         finally:
             await supervisor.stop()
     return 0
+
+
+def _chat_model(settings: Settings, folder: Path) -> ChatModel:
+    override = settings.model.chat_template
+    return ChatModel.load(
+        folder,
+        chat_template=None if override is None else Path(override),
+        chat_format=settings.model.chat_format,
+        keep_nonces=settings.model.keep_nonces,
+    )
 
 
 async def _listen(gateway: Gateway, keys: list[str], listener: socket.socket) -> None:

@@ -20,7 +20,7 @@ from tokenwell.host.masks import MASKS, SELECTOR
 from tokenwell.host.memory import read_memory
 from tokenwell.host.software import read_software
 from tokenwell.plan import explain
-from tokenwell.plan.card import read_card
+from tokenwell.plan.card import ModelCard, read_card
 from tokenwell.plan.gpus import find_gpus
 from tokenwell.plan.link import link_of
 from tokenwell.plan.machine import MachineCards, cards_here, processor_here
@@ -44,7 +44,7 @@ def plan(
     )  # fmt: skip
     hub = process_environment(("HF_ENDPOINT", "HF_TOKEN"))  # as the Hub's own tools read them
     card = read_card(model, hub.get("HF_ENDPOINT") or ENDPOINT, hub.get("HF_TOKEN"))
-    found, _ = make_plan(model, card, named(gpus) if gpus else this_machine(loaded, wishes), wishes)
+    found, _ = make_plan(model, card, named(gpus) if gpus else this_machine(loaded, wishes, card), wishes)
     if found.cuts and loaded.settings.engine.strict:
         raise CapacityError(f"with --strict nothing is cut, and this would be: {'; '.join(found.cuts)}")
     if json:
@@ -76,8 +76,8 @@ def named(gpus: Sequence[str]) -> MachineCards:
     return MachineCards(found, tuple(range(len(found))), link_of(found), None)
 
 
-def this_machine(loaded: Loaded, wishes: Wishes) -> MachineCards:
-    """The cards of this machine, or its processor where there is none or it was asked for."""
+def this_machine(loaded: Loaded, wishes: Wishes, card: ModelCard) -> MachineCards:
+    """The cards of this machine, or its processor with the threads that `card` gets, where there is none or it was asked for."""
     machine, memory = LiveMachine(), read_memory()
     device = loaded.settings.engine.device
     kind, _, index = device.partition(":")
@@ -89,9 +89,11 @@ def this_machine(loaded: Loaded, wishes: Wishes) -> MachineCards:
     if found is not None:
         return found
     processor = read_cpu(machine)
-    threads, _ = processor.compute_threads
     count = (wishes.tp or 1) * (wishes.replicas or 1)
-    return processor_here(processor, memory, _memory_speed(f"{processor.model}, {threads} threads", threads), count)
+    threads = loaded.settings.engine.threads or processor.threads_for(card.total_bytes)[0]
+    threads = min(threads * count, processor.compute_threads[0])
+    speed = _memory_speed(f"{processor.model}, {threads} threads", threads)
+    return processor_here(processor, memory, speed, threads, count)
 
 
 def _memory_speed(what: str, threads: int) -> float:

@@ -26,8 +26,9 @@ def planned(loaded: Loaded, settings: Settings) -> tuple[Settings, Promise | Non
     assert settings.model.path is not None
     wishes = wishes_of(loaded)
     try:
-        machine = this_machine(loaded, wishes)
-        plan, forecast = make_plan(settings.model.path, read_card(settings.model.path), machine, wishes)
+        card = read_card(settings.model.path)
+        machine = this_machine(loaded, wishes, card)
+        plan, forecast = make_plan(settings.model.path, card, machine, wishes)
     except TokenwellError as error:
         if settings.engine.strict:
             raise

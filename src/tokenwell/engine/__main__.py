@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
-from tokenwell.config.load import preset_environment
+from tokenwell.config.load import cache_folder, preset_environment
+from tokenwell.engine.kernels import cpu_kept
 from tokenwell.engine.ranks import rank as ranks
 from tokenwell.engine.ranks.channel import RankChannel
 from tokenwell.engine.ranks.team import Team
 from tokenwell.wire.channel import EngineChannel
+from tokenwell.wire.errors import SettingsError
 from tokenwell.wire.program import run, run_over
 from tokenwell.wire.pulse import Pulse
 from tokenwell.wire.spec import EngineSpec
@@ -42,6 +44,8 @@ def main() -> int:
 
 
 def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
+    with suppress(SettingsError):  # without a home folder nothing is kept
+        cpu_kept.keep_in(cache_folder() / "kernels")
     # The pulse starts before torch is imported: loading takes seconds, and silence would look like death.
     pulse = Pulse(spec.events, spec.parent_pid)
     with Team(spec) if spec.tp > 1 else nullcontext() as team:  # the other ranks import torch while this one does
@@ -56,6 +60,7 @@ def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
         warm_up(loaded)
         channel.send(loaded.ready)
         pulse.stage = "serving"
+        loaded.worker.grammars.prepare()
         loop = Loop(channel, scheduler_for(loaded.ready, spec.prefix_cache), loaded.worker, loaded.ready.vocab_size, pulse)
         loop.run()
         loaded.worker.graphs = None  # recorded steps hold on to the transport between ranks, which is closed next

@@ -39,8 +39,7 @@ from tokenwell.wire.capacity import (
     Wanted,
     fitted,
     full_bytes,
-    largest_step,
-    space_on_card,
+    space_beside_steps,
     space_on_host,
     step_for_pool,
     wanted,
@@ -88,9 +87,9 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
     entry = registry.find(checkpoint.config)
     facts = entry.read(raw)
     dtype = _dtype(spec, facts, _stored_dtype(checkpoint), platform, choices)
-    want = wanted(spec, facts.window, platform.defaults)
-    free_at_start = platform.free_bytes()
     recipe = read_recipe(checkpoint.config, spec.quantization)
+    want = wanted(spec, facts.window, platform.defaults, recipe.stored == "mxfp4" and recipe.keeps_packed)
+    free_at_start = platform.free_bytes()
     source = Source(checkpoint, device, dtype, ranks.rank, ranks.world, recipe)
     offload = _offload(spec, checkpoint, device, free_at_start, choices)
     build = Build(
@@ -120,8 +119,8 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
     limits = _limits(spec, want, platform, free_at_start, made_of, choices)
     if device.type != "cpu":
         notes.append(f"The largest step was measured in {time.monotonic() - before:.1f} s")
-    graphs = spec.graphs and (build.records or device.type == "cpu")
-    if spec.graphs and not graphs:
+    graphs = spec.graphs and build.records
+    if spec.graphs and not graphs and device.type != "cpu":
         choices.append(Choice("recorded steps", "off", "attention that is not ours asks the host how long rows are"))
     worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs)
     cards = platform.describe() if ranks.world == 1 else f"{ranks.world} x {platform.describe()}"
@@ -130,7 +129,7 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
         vocab_size=facts.vocabulary, max_model_len=limits.max_model_len, max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens, weights_bytes=weights_bytes,
         page_bytes=build.page_bytes, num_pages=limits.num_pages, groups=build.groups,
-        load_seconds=time.monotonic() - started, choices=choices,
+        load_seconds=time.monotonic() - started, choices=choices, max_num_mixed_tokens=limits.max_num_mixed_tokens,
     )  # fmt: skip
     return Loaded(worker, ready, notes)
 
@@ -170,7 +169,6 @@ def _limits(
     """What fits into memory on every rank."""
     build = parts.build
     space = _space(spec, want, platform, free_at_start, parts, choices)
-    space = step_for_pool(spec, space, build.groups, build.page_bytes, choices)
     # What the poorest rank can hold, all of them use.
     kv_bytes, budget = build.ranks.least([space.kv_bytes, space.budget])
     space = replace(space, kv_bytes=kv_bytes, budget=budget)
@@ -182,7 +180,8 @@ def _space(spec: EngineSpec, want: Wanted, platform: Platform, free_at_start: in
     build = parts.build
     needed = full_bytes(want, build.groups, build.page_bytes)
     if (share := platform.defaults.host_share) is not None:
-        return space_on_host(spec, want, platform.free_bytes(), share, needed, choices, platform.sharers)
+        space = space_on_host(spec, want, platform.free_bytes(), share, needed, choices, platform.sharers)
+        return step_for_pool(spec, space, build.groups, build.page_bytes, choices)
 
     def measure(seqs: int, budget: int, window: int) -> int | None:
         def work() -> None:
@@ -194,16 +193,18 @@ def _space(spec: EngineSpec, want: Wanted, platform: Platform, free_at_start: in
         except torch.OutOfMemoryError:
             return None
 
-    step = largest_step(spec, want, measure, choices)
-    free = platform.free_bytes()
-    return space_on_card(spec, want, step, build.facts.vocabulary, free_at_start, free, needed, choices)
+    return space_beside_steps(
+        spec, want, measure, build.facts.vocabulary, free_at_start, platform.free_bytes, needed, build.groups, build.page_bytes,
+        choices,
+    )  # fmt: skip
 
 
 def scheduler_for(ready: Ready, prefix_cache: bool) -> Scheduler:
     """A scheduler with the limits that the engine reports."""
     return Scheduler(
-        ready.groups, ready.num_pages, ready.max_num_seqs, ready.max_num_batched_tokens, ready.max_model_len, prefix_cache
-    )
+        ready.groups, ready.num_pages, ready.max_num_seqs, ready.max_num_batched_tokens, ready.max_model_len, prefix_cache,
+        ready.max_num_mixed_tokens,
+    )  # fmt: skip
 
 
 def warm_up(loaded: Loaded) -> None:

@@ -19,6 +19,8 @@ _FEATURES = {
     "amx": {"amx_tile", "amx_bf16", "amx_int8"},
 }
 
+_SMALL_BYTES = 64 << 20
+
 
 @dataclass(frozen=True)
 class CpuFacts:
@@ -42,6 +44,12 @@ class CpuFacts:
         if self.quota_cores is not None and self.quota_cores < cores:
             return max(1, int(self.quota_cores)), f"control groups grant {self.quota_cores:g} cores"
         return cores, reason
+
+    def threads_for(self, weights_bytes: int) -> tuple[int, str]:
+        """The same for a model of that size: a step over few weights takes about as long as a few waits between threads."""
+        if weights_bytes < _SMALL_BYTES:
+            return 1, "the model is so small that threads would wait for each other longer than they compute"
+        return self.compute_threads
 
 
 def read_cpu(machine: Machine | None = None) -> CpuFacts:

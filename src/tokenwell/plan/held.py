@@ -49,6 +49,11 @@ def item_bytes(card: ModelCard, device_kind: str = "cuda", dtype: str = "auto") 
     return _ITEM_BYTES[word]
 
 
+def writes_out(card: ModelCard, quantization: str) -> bool:
+    """Whether every long step writes packed experts out before it multiplies with them."""
+    return card.stored == "mxfp4" and read_recipe(card.config, quantization).keeps_packed
+
+
 def kv_item_bytes(card: ModelCard, kv_dtype: str, device_kind: str = "cuda", dtype: str = "auto") -> int:
     """Bytes of a number in the KV cache."""
     if kv_dtype == "auto":

@@ -121,12 +121,11 @@ def _gemma4_layer(text: Fields, index: int, kind: str, owner: int) -> LayerFacts
     full = kind == FULL
     folded = full and text.flag("attention_k_eq_v")
     heads, kv_heads, head_dim = text.heads()
+    said = text.part("per_layer_config")  # files that transformers wrote list the layers that differ, by index or kind
     if full:
-        head_dim = text.size("global_head_dim", default=512, most=1 << 16)
+        head_dim = text.size("global_head_dim", default=512 if said is None else head_dim, most=1 << 16)
     if folded:
         kv_heads = text.size("num_global_key_value_heads", default=kv_heads, most=heads)
-    # Files that transformers wrote say it of single layers, keyed by index or kind.
-    said = text.part("per_layer_config")
     own = (said.part(str(index)) or said.part(kind)) if said is not None else None
     if own is not None:
         kv_heads = own.size("num_key_value_heads", default=kv_heads, most=heads)

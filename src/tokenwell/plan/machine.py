@@ -89,9 +89,8 @@ def _picked(cards: list[CardFacts], words: list[str]) -> list[CardFacts]:
     return left
 
 
-def processor_here(cpu: CpuFacts, memory: MemoryFacts, read_bytes_s: float, count: int = 1) -> MachineCards:
-    """The processor as a card, or as `count` that share it."""
-    threads, _ = cpu.compute_threads
+def processor_here(cpu: CpuFacts, memory: MemoryFacts, read_bytes_s: float, threads: int, count: int = 1) -> MachineCards:
+    """The processor, of which `threads` compute and read so many bytes a second, as a card, or as `count` that share it."""
     features = cpu.features or frozenset()
     each = next((flops for name, flops in _CPU_FLOPS_A_CYCLE if name in features), 16.0)
     gpu = processor(

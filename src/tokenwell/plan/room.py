@@ -8,7 +8,7 @@ from functools import lru_cache
 from tokenwell.plan.bytes import NativeBytes, native_bytes, weight_bytes
 from tokenwell.plan.card import ModelCard
 from tokenwell.plan.gpus import Gpu
-from tokenwell.plan.held import item_bytes
+from tokenwell.plan.held import item_bytes, writes_out
 from tokenwell.plan.link import Layout
 from tokenwell.plan.step import activation_bytes
 from tokenwell.wire import capacity
@@ -83,7 +83,7 @@ def room_of(card: ModelCard, layout: Layout, wish: Wish) -> Room:
         "", "", "", max_model_len=wish.window, max_num_seqs=wish.rows, max_num_batched_tokens=wish.step_tokens,
         gpu_memory_utilization=wish.utilisation, kv_cache_gib=wish.kv_gib, graphs=wish.graphs, tp=layout.tp,
     )  # fmt: skip
-    want = capacity.wanted(spec, card.window, defaults)
+    want = capacity.wanted(spec, card.window, defaults, writes_out(card, wish.quantization))
     need = _need(card, layout, wish, gpu, want.seqs, want.budget, want.window)
     weights, host = _on_card(layout, need)
     free = int(gpu.memory_gib * GIB) - need.context
@@ -149,14 +149,15 @@ def _fitted(
         if left < need.state_bytes:
             raise CapacityError(f"{weights / GIB:.2f} GiB of weights leave no room for one sequence's state")
         space = capacity.Space(left, "recurrent states", want.budget, left)
-        return capacity.Limits(want.window, want.seqs, want.budget, 0), space
+        return capacity.Limits(want.window, want.seqs, want.budget, 0, want.budget), space
     needed = capacity.full_bytes(want, need.groups, need.page_bytes)
     if defaults.host_share is not None:
         space = capacity.space_on_host(spec, want, free - weights, defaults.host_share, needed, choices)
     else:
-        step = capacity.largest_step(spec, want, measure, choices, "predicted")
-        space = capacity.space_on_card(spec, want, step, card.vocabulary, free, free - weights, needed, choices)
-        space = capacity.step_for_pool(spec, space, need.groups, need.page_bytes, choices)
+        space = capacity.space_beside_steps(
+            spec, want, measure, card.vocabulary, free, lambda: free - weights, needed, need.groups, need.page_bytes, choices,
+            "predicted",
+        )  # fmt: skip
     return capacity.fitted(want, space, need.groups, need.page_bytes, spec.max_model_len is not None, choices), space
 
 

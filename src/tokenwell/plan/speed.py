@@ -104,7 +104,8 @@ def predict(
     prefill = _prefill(case, prompt_tokens)
     tpot_ms = sum(term.ms for term in decode)
     prefill_ms = sum(term.ms for term in prefill)
-    request = Term("prefill", "request", case.engine.request_ms, "HTTP, tokeniser and scheduler before the first step")
+    request_ms = rates.request_ms(case.engine, case.parts[0].gpu.vendor)
+    request = Term("prefill", "request", request_ms, "HTTP, tokeniser and scheduler before the first step")
     return Speed(
         ttft_ms=prefill_ms + request.ms, tpot_ms=tpot_ms, prefill_tokens_s=1e3 * prompt_tokens / prefill_ms,
         decode_tokens_s=1e3 * batch * layout.replicas / tpot_ms, terms=(*decode, *prefill, request),
@@ -126,8 +127,8 @@ def _decode(case: _Case, rows: int, context: int) -> list[Term]:
         terms += _decode_part(case, part, rows, context)
     terms += _offloaded(case, rows)
     terms += _exchange(case, "decode", rows, 1)
-    if case.engine.step_ms:
-        terms.append(Term("decode", "host", case.engine.step_ms, "the engine's own work between two steps"))
+    if step_ms := rates.step_ms(case.engine, case.parts[0].gpu.vendor):
+        terms.append(Term("decode", "host", step_ms, "the engine's own work between two steps"))
     return terms
 
 

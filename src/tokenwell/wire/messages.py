@@ -113,6 +113,7 @@ class Ready(Message, frozen=True, array_like=True, tag=True):
     groups: tuple[KvGroup, ...]
     load_seconds: float
     choices: list[Choice]
+    max_num_mixed_tokens: int | None = None  # of a step in which rows decode; None: max_num_batched_tokens
 
 
 class Fatal(Message, frozen=True, array_like=True, tag=True):

@@ -98,6 +98,28 @@ def test_add_rms_norm(isa: object) -> None:
             close(y, norm(total, 1e-6) * weight.double())
 
 
+def test_times(isa: object) -> None:
+    for rows in ROWS:
+        gate, value = (torch.randn(rows, 48) * 4).bfloat16(), torch.randn(rows, 3, 48).bfloat16()[:, 1]
+        y = cpu_elementwise.times(kernel_for(isa, "gelu_tanh"), gate, value)
+        close(y, activate("gelu_tanh", gate.double()) * value.double())
+
+
+def test_join(isa: object) -> None:
+    for rows in (1, 3, 37):
+        for width in (32, 33, 100, 896):
+            x, added = torch.randn(rows, width).bfloat16(), torch.randn(rows, width + 3).bfloat16()[:, :width]
+            weight, following = torch.randn(2, width).bfloat16()
+            scalar = torch.tensor([0.7]).bfloat16()
+            normed = cpu_elementwise.rms_norm(kernel_for(isa, "rms_norm"), added, weight, 1e-6)
+            for factor, expected in ((None, x + normed), (scalar, (x + normed) * scalar)):
+                (alone,) = cpu_elementwise.join(kernel_for(isa, "join"), x, added, weight, 1e-6, factor)
+                total, y = cpu_elementwise.join(kernel_for(isa, "join_norm"), x, added, weight, 1e-6, factor, following)
+                assert torch.equal(alone, expected)
+                assert torch.equal(total, expected)
+                close(y, norm(total, 1e-6) * following.double())
+
+
 @pytest.mark.parametrize(("dim", "head_dim"), [(64, 64), (128, 128), (64, 100), (128, 256)])
 def test_rope(isa: object, dim: int, head_dim: int) -> None:
     for tokens in ROWS:

@@ -122,6 +122,14 @@ def test_many_rows_use_torch(kernels: cpu_linear.Kernels) -> None:
     assert cpu_linear.linear(x[:0], prepared).shape == (0, 9)
 
 
+def test_many_rows_without_products_of_bfloat16(isa: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_linear, "_WIDENED", 64 * 5)  # five rows of the weight at a time
+    kernels = kernels_for(isa)
+    x, weight, bias = torch.randn(40, 64).bfloat16(), torch.randn(99, 64).bfloat16(), torch.randn(99).bfloat16()
+    for added in (bias, None):
+        check(cpu_linear.linear(x, cpu_linear.Prepared(weight, kernels), added), x, weight, added)
+
+
 @pytest.mark.parametrize(
     ("x", "bias"),
     [

@@ -19,7 +19,7 @@ from tokenwell.wire.messages import Generate
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
 
-NAMES = ("gemma4-e", "gemma4-moe", "gpt-oss", "qwen3")
+NAMES = ("gemma4-e", "gemma4-moe", "gpt-oss", "gpt-oss-mxfp4", "qwen3")
 
 
 class Repeated:
@@ -46,6 +46,7 @@ def recording(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(graphs, "Recording", Repeated)
         monkeypatch.setattr("tokenwell.engine.run.worker.graphs_reason_not", lambda device: None)
         monkeypatch.setattr(choose, "_IN_ORDER", (ReferenceAttention(),))
+        monkeypatch.setattr("tokenwell.engine.models.build.Build.records", True)
     else:
         assert accelerator.graphs_reason_not(gpu) is None
     return gpu.type

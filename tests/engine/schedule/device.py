@@ -255,8 +255,9 @@ class Loop:
         budget: int = 64,
         max_model_len: int = 200,
         prefix_cache: bool = True,
+        mixed: int | None = None,
     ) -> None:
-        self.scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, max_model_len, prefix_cache)
+        self.scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, max_model_len, prefix_cache, mixed)
         self.device = Device(groups, num_pages, max_num_seqs, budget)
         self.max_model_len = max_model_len
         self.told: dict[str, Told] = {}

@@ -218,6 +218,27 @@ def test_no_more_rows_run_than_the_budget_has_tokens_and_each_computes_in_every_
     assert all(len(told.tokens) == 20 for told in loop.told.values())
 
 
+def test_a_step_is_longer_only_where_nobody_waits_for_a_token() -> None:
+    loop = Loop(FULL, budget=16, mixed=8)
+    loop.add("long", text(60, 1), max_tokens=1)
+    assert [row.count for row in loop.step().run] == [16]
+    loop.add("short", text(3, 2), max_tokens=3)
+    assert [row.count for row in loop.step().run] == [5, 3]  # the short one has its token after a usual step
+    assert [row.count for row in loop.step().run] == [7, 1]
+    assert [row.count for row in loop.step().run] == [7, 1]
+    assert loop.told["short"].finish == "length"
+    assert [row.count for row in loop.step().run] == [16]
+    assert [row.count for row in loop.step().run] == [9]  # not more than there is to do
+    assert loop.told["long"].finish == "length"
+
+
+def test_equal_prompts_are_done_by_one_long_step() -> None:
+    loop = Loop(FULL, budget=16, mixed=8, prefix_cache=False)
+    for number in range(3):
+        loop.add(f"r{number}", text(5, number), max_tokens=1)
+    assert [row.count for row in loop.step().run] == [5, 5, 5]  # usual ones would be done after two
+
+
 # ---------------------------------------------------------------- rows and aborts
 
 

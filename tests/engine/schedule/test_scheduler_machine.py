@@ -49,6 +49,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         spare=st.sampled_from([0, 0, 1, 3, 10, 60]),
         max_num_seqs=st.integers(1, 5),
         budget=st.sampled_from([1, 2, 3, 5, 16, 64]),
+        mixed=st.sampled_from([None, None, 1, 5, 16, 64]),
         prefix_cache=st.sampled_from([True, True, True, False]),
     )
     def start(
@@ -58,10 +59,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         spare: int,
         max_num_seqs: int,
         budget: int,
+        mixed: int | None,
         prefix_cache: bool,
     ) -> None:
         num_pages = sequence_pages(max_model_len, budget, groups) + 1 + spare
-        self.scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, max_model_len, prefix_cache)
+        self.scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, max_model_len, prefix_cache, mixed)
         self.max_model_len = max_model_len
         self.device = Device(groups, num_pages, max_num_seqs, budget)
         self.max_num_seqs = max_num_seqs

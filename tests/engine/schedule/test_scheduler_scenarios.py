@@ -37,7 +37,8 @@ def play(
     max_num_seqs = chance.randint(1, 6)
     spare = chance.choice([0, 2, 10, 40, 200])
     num_pages = sequence_pages(MAX_MODEL_LEN, budget, groups) + 1 + (spare if pages is None else pages)
-    scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, MAX_MODEL_LEN, prefix_cache)
+    mixed = random.Random(seed).choice([None, 8, 32])
+    scheduler = Scheduler(groups, num_pages, max_num_seqs, budget, MAX_MODEL_LEN, prefix_cache, mixed)
     device = Device(groups, num_pages, max_num_seqs, budget)
     texts: list[list[int]] = [[chance.randrange(VOCABULARY) for _ in range(100)] for _ in range(2)]
     requests = []

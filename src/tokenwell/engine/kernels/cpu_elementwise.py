@@ -83,7 +83,20 @@ def gated(kernel: Kernel, x: torch.Tensor) -> torch.Tensor:
     _check_kind(kernel, *GATED)
     count, width = rows.shape[0], twice // 2
     y = x.new_empty((*x.shape[:-1], width))
-    _go(kernel, count, 2 * twice, rows.data_ptr(), rows.stride(0), y.data_ptr(), width)
+    stride = rows.stride(0)
+    _go(kernel, count, 2 * twice, rows.data_ptr(), stride, y.data_ptr(), width, rows.data_ptr() + width * x.itemsize, stride)
+    return y
+
+
+def times(kernel: Kernel, gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """activation(gate) * value of two tensors [tokens, width]."""
+    width = gate.shape[-1]
+    if gate.dim() != 2 or value.shape != gate.shape:
+        raise ValueError(f"a gate {tuple(gate.shape)} does not fit values {tuple(value.shape)}")
+    _check_kind(kernel, *GATED)
+    gate, value = _matrix(kernel, gate, width), _matrix(kernel, value, width)
+    y = gate.new_empty(gate.shape)
+    _go(kernel, gate.shape[0], 4 * width, gate.data_ptr(), gate.stride(0), y.data_ptr(), width, value.data_ptr(), value.stride(0))
     return y
 
 
@@ -127,6 +140,38 @@ def add_rms_norm(
     return total, y
 
 
+def join(
+    kernel: Kernel, x: torch.Tensor, added: torch.Tensor, weight: torch.Tensor, eps: float,
+    scalar: torch.Tensor | None = None, next_weight: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """(x + norm(added) * weight) * scalar, rounded after every operation, and the norm of that if `next_weight` is given.
+
+    x and added are [tokens, dim], scalar is [1]. The kernel is `join_norm` with a next weight, else `join`.
+    """
+    dim = x.shape[-1]
+    _check_kind(kernel, "join" if next_weight is None else "join_norm")
+    for one in (weight,) if next_weight is None else (weight, next_weight):
+        _check_weight(one, x)
+    scalar = _one() if scalar is None else scalar
+    if weight.dim() != 1 or x.dim() != 2 or added.shape != x.shape or scalar.dtype != torch.bfloat16:
+        raise ValueError(f"x {tuple(x.shape)} and {tuple(added.shape)} do not fit")
+    x, added = _matrix(kernel, x, dim), _matrix(kernel, added, dim)
+    total = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = None if next_weight is None else torch.empty_like(total)
+    _go(
+        kernel, x.shape[0], 3 * dim, added.data_ptr(), added.stride(0), 0 if y is None else y.data_ptr(), dim,
+        weight.data_ptr(), dim, 1, _bits(1 / dim), _bits(eps), x.data_ptr(), x.stride(0), total.data_ptr(),
+        scalar.data_ptr(), 0 if next_weight is None else next_weight.data_ptr(),
+    )  # fmt: skip
+    return (total,) if y is None else (total, y)
+
+
+@functools.cache
+def _one() -> torch.Tensor:
+    """The scalar of joins without one."""
+    return torch.ones(1, dtype=torch.bfloat16)
+
+
 def rope_(kernel: Kernel, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate x [tokens, heads, head_dim] in place; cos and signed sin [tokens, 1, dim] as layers.rotary makes them.
 
@@ -153,11 +198,13 @@ def _go(kernel: Kernel, rows: int, width: int, *fields: int) -> None:
         if rows:
             context = array("q", (0, rows, rows, *fields))
             kernel.call(context.buffer_info()[0])
+            cpu_pool.note(kernel.address, context, 1)
         return
     threads = torch.get_num_threads()
     # Several chunks for each thread, so that one held up elsewhere gets fewer.
     context = array("q", (0, rows, -(-rows // (8 * threads)), *fields))
     kernel.run(kernel.address, context.buffer_info()[0], threads, 0)
+    cpu_pool.note(kernel.address, context, threads)
 
 
 def _matrix(kernel: Kernel, x: torch.Tensor, width: int) -> torch.Tensor:

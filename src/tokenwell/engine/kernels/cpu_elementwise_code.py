@@ -14,14 +14,15 @@ from typing import Any
 
 from llvmlite import ir
 
-from tokenwell.engine.kernels.cpu_ir import F32, I16, I64, PTR, Emitter, Isa, compile_module
+from tokenwell.engine.kernels.cpu_ir import F32, I16, I32, I64, PTR, Emitter, Isa, compile_module
 
 # What the functions get: a pointer to these 64-bit fields, in this order. Strides count elements.
 ROWS: dict[str, ir.Type] = {"next": I64, "rows": I64, "chunk": I64, "x": PTR, "x_stride": I64, "y": PTR, "width": I64}
-GATED = ROWS
+GATED = ROWS | {"values": PTR, "values_stride": I64}
 NORM = ROWS | {
     "weight": PTR, "weight_stride": I64, "heads": I64, "share": F32, "eps": F32, "added": PTR, "added_stride": I64, "sum": PTR,
 }  # fmt: skip
+JOIN = NORM | {"scalar": PTR, "next_weight": PTR}
 ROPE = ROWS | {"cos": PTR, "sin": PTR, "heads": I64, "head_dim": I64}
 
 LOG2_E = 1.4426950408889634
@@ -64,6 +65,25 @@ class _Rows(Emitter):
     def write(self, values: list[Any], pointer: ir.Value) -> None:
         self.b.store(self.round_pairs(*values), pointer, align=2)
 
+    def clear_total(self) -> None:
+        self.b.store(ir.Constant(self.floats, None), self.total)
+
+    def add_squares(self, raw: ir.Value, at: ir.Value, done: ir.Value) -> None:
+        """Add to the total the squares of a step at `at`, without what steps up to `done` have counted."""
+        b = self.b
+        lane = ir.Constant(self.halves, list(range(self.step)))
+        fresh = b.icmp_unsigned(">=", lane, self.splat(b.trunc(b.sub(done, at), I16), self.halves))
+        even, odd = self.widen(b.select(fresh, raw, ir.Constant(self.halves, None)))
+        b.store(self.fma(odd, odd, self.fma(even, even, b.load(self.total, typ=self.floats))), self.total)
+
+    def factor(self) -> ir.Value:
+        """1 / sqrt(mean + eps) of the squares in the total, in every lane."""
+        b, c = self.b, self.c
+        (summed,) = self.totals([b.load(self.total, typ=self.floats)])
+        mean = self.fma(summed, self.splat(c["share"], self.floats), self.splat(c["eps"], self.floats))
+        root = self.call(f"llvm.sqrt.v{self.lanes}f32", self.floats, mean)
+        return b.fdiv(self.float_splat(1.0), root)
+
 
 def _silu(k: _Rows, x: ir.Value) -> ir.Value:
     """-x, in the logarithm to base 2."""
@@ -83,7 +103,7 @@ def _gated(exponent: Callable[[_Rows, ir.Value], ir.Value]) -> Callable[[_Rows, 
     def emit(k: _Rows, row: ir.Value) -> None:
         b, c = k.b, k.c
         gates = k.at(c["x"], b.mul(row, c["x_stride"]))
-        values = k.at(gates, c["width"])
+        values = k.at(c["values"], b.mul(row, c["values_stride"]))
         to = k.at(c["y"], b.mul(row, c["width"]))
         with k.steps() as (at, _):
             mixed = []
@@ -105,22 +125,15 @@ def _norm(weighted: bool, added: bool) -> Callable[[_Rows, ir.Value], None]:
             within = b.mul(head, c["width"])
             source = k.at(c["x"], b.add(b.mul(row, c["x_stride"]), within))
             place = b.add(b.mul(row, b.mul(c["heads"], c["width"])), within)
-            total = k.total
-            b.store(ir.Constant(k.floats, None), total)
+            k.clear_total()
             with k.steps() as (at, done):
                 raw = b.load(k.at(source, at), typ=k.halves, align=2)
                 if added:
                     other = k.values(k.at(k.at(c["added"], b.add(b.mul(row, c["added_stride"]), within)), at))
                     raw = k.round_pairs(*(b.fadd(x, y) for x, y in zip(k.widen(raw), other, strict=True)))
                     b.store(raw, k.at(k.at(c["sum"], place), at), align=2)
-                lane = ir.Constant(k.halves, list(range(k.step)))
-                fresh = b.icmp_unsigned(">=", lane, k.splat(b.trunc(b.sub(done, at), I16), k.halves))
-                even, odd = k.widen(b.select(fresh, raw, ir.Constant(k.halves, None)))
-                b.store(k.fma(odd, odd, k.fma(even, even, b.load(total, typ=k.floats))), total)
-            (summed,) = k.totals([b.load(total, typ=k.floats)])
-            mean = k.fma(summed, k.splat(c["share"], k.floats), k.splat(c["eps"], k.floats))
-            root = k.call(f"llvm.sqrt.v{k.lanes}f32", k.floats, mean)
-            factor = b.fdiv(k.float_splat(1.0), root)
+                k.add_squares(raw, at, done)
+            factor = k.factor()
             if added:
                 source = k.at(c["sum"], place)
             weight = k.at(c["weight"], b.mul(head, c["weight_stride"]))
@@ -129,6 +142,38 @@ def _norm(weighted: bool, added: bool) -> Callable[[_Rows, ir.Value], None]:
                 if weighted:
                     scaled = [b.fmul(x, w) for x, w in zip(scaled, k.values(k.at(weight, at)), strict=True)]
                 k.write(scaled, k.at(k.at(c["y"], place), at))
+
+    return emit
+
+
+def _join(normed: bool) -> Callable[[_Rows, ir.Value], None]:
+    """sum = (added + norm(x)) * scalar, rounded after every operation as separate ones would; with `normed`, y is its norm."""
+
+    def emit(k: _Rows, row: ir.Value) -> None:
+        b, c = k.b, k.c
+        source, other = k.at(c["x"], b.mul(row, c["x_stride"])), k.at(c["added"], b.mul(row, c["added_stride"]))
+        total = k.at(c["sum"], b.mul(row, c["width"]))
+        scalar = k.splat(b.bitcast(b.shl(b.zext(b.load(c["scalar"], typ=I16), I32), I32(16)), F32), k.floats)
+        k.clear_total()
+        with k.steps() as (at, done):
+            k.add_squares(b.load(k.at(source, at), typ=k.halves, align=2), at, done)
+        factor = k.factor()
+        k.clear_total()
+        with k.steps() as (at, done):
+            weights = k.values(k.at(c["weight"], at))
+            scaled = [b.fmul(b.fmul(x, factor), w) for x, w in zip(k.values(k.at(source, at)), weights, strict=True)]
+            added = zip(k.widen(k.round_pairs(*scaled)), k.values(k.at(other, at)), strict=True)
+            sums = k.widen(k.round_pairs(*(b.fadd(x, y) for x, y in added)))
+            raw = k.round_pairs(*(b.fmul(x, scalar) for x in sums))
+            b.store(raw, k.at(total, at), align=2)
+            if normed:
+                k.add_squares(raw, at, done)
+        if normed:
+            factor = k.factor()
+            with k.steps() as (at, _):
+                weights = k.values(k.at(c["next_weight"], at))
+                scaled = [b.fmul(b.fmul(x, factor), w) for x, w in zip(k.values(k.at(total, at)), weights, strict=True)]
+                k.write(scaled, k.at(k.at(c["y"], b.mul(row, c["width"])), at))
 
     return emit
 
@@ -158,5 +203,7 @@ KINDS: dict[str, tuple[dict[str, ir.Type], Callable[..., None]]] = {
     "rms_norm": (NORM, _norm(True, False)),
     "rms_norm_plain": (NORM, _norm(False, False)),
     "add_rms_norm": (NORM, _norm(True, True)),
+    "join": (JOIN, _join(False)),
+    "join_norm": (JOIN, _join(True)),
     "rope": (ROPE, _rope),
 }

@@ -1,6 +1,6 @@
 """What the generators of x86-64 machine code share: the instruction set, compilation, and pieces of LLVM IR.
 
-Knows no torch. The generators are `cpu_linear_code`, `cpu_attention_code` and `cpu_elementwise_code`.
+Knows no torch. The generators are the files of this folder whose names end in `_code`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
+
+from tokenwell.engine.kernels import cpu_kept
 
 I16, I32, I64, F32, PTR = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
 
@@ -55,14 +57,19 @@ def compile_module(module: ir.Module, isa: Isa) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(cpu=isa.cpu, features=isa.features, opt=3, jit=True)
-    compiled = llvm.parse_assembly(str(module))
-    passes = llvm.create_new_function_pass_manager()
-    passes.add_sroa_pass()  # variables to registers
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
-    for function in compiled.functions:
-        if not function.is_declaration:
-            passes.run(function, builder)
+    text = str(module)
+    compiled = llvm.parse_assembly(text)
+    name = cpu_kept.name_of(text, isa.cpu, isa.features, str(llvm.llvm_version_info))
+    known = cpu_kept.find(name)
+    if known is None:
+        passes = llvm.create_new_function_pass_manager()
+        passes.add_sroa_pass()  # variables to registers
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+        for function in compiled.functions:
+            if not function.is_declaration:
+                passes.run(function, builder)
     engine = llvm.create_mcjit_compiler(compiled, machine)
+    engine.set_object_cache(lambda _, code: cpu_kept.keep(name, code), lambda _: known)
     engine.finalize_object()
     return engine
 

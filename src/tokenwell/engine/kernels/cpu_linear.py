@@ -7,9 +7,9 @@ row-major: nothing is packed or copied.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import threading
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ import torch.nn.functional as functional
 from tokenwell.engine.kernels import cpu_pool
 
 TILE_BYTES = 1 << 20  # most weight bytes that one thread takes at a time
+_WIDENED = 1 << 22  # elements of a weight that are widened at a time
 _LEAST_ROWS = 4  # cpu_linear_code.MAX_GROUP: the kernels take so many weight rows at a time
 
 
@@ -38,6 +39,7 @@ class Kernels:
     entries: dict[int, tuple[int, int]]  # rows of x in a block: (address, weight rows in a group)
     max_block: int
     max_rows: int
+    widens: bool  # whether many rows are multiplied faster in float32: the CPU has no products of bfloat16
     run: Callable[..., None]  # GOMP_parallel
     code: object  # owns the machine code
 
@@ -70,7 +72,7 @@ def linear(x: torch.Tensor, prepared: Prepared, bias: torch.Tensor | None = None
     weight, kernels = prepared.weight, prepared.kernels
     tokens = x.shape[0]
     if not 0 < tokens <= kernels.max_rows:
-        return functional.linear(x, weight, bias)
+        return _many(x, weight, bias) if kernels.widens else functional.linear(x, weight, bias)
     out, depth = weight.shape
     if bias is None:
         bias = _zeros(out)
@@ -90,21 +92,29 @@ def linear(x: torch.Tensor, prepared: Prepared, bias: torch.Tensor | None = None
     threads = torch.get_num_threads()
     limit = TILE_BYTES if blocks == 1 else TILE_BYTES // 2  # read again: keep it in the L2
     tiles = threads * -(-2 * out * depth // (threads * limit))
-    context = _CONTEXT(
+    context = array("q", (
         0, x.data_ptr(), weight.data_ptr(), y.data_ptr(), bias.data_ptr(),
         tokens, out, depth, blocks, groups, -(-groups // tiles),
-    )  # fmt: skip
-    kernels.run(entry, context, threads, 0)
+    ))  # fmt: skip
+    kernels.run(entry, context.buffer_info()[0], threads, 0)
+    cpu_pool.note(entry, context, threads)
     return y
-
-
-_CONTEXT = ctypes.c_int64 * 11  # the fields that cpu_linear_code.FIELDS names
 
 
 @functools.cache
 def _zeros(count: int) -> torch.Tensor:
     """The bias of maps without one."""
     return torch.zeros(count, dtype=torch.bfloat16)
+
+
+def _many(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The product in float32, so many rows of the weight at a time that their widened copy stays small."""
+    wide, y = x.float(), torch.empty(x.shape[0], weight.shape[0], dtype=torch.bfloat16)
+    step = max(1, _WIDENED // weight.shape[1])
+    for start in range(0, weight.shape[0], step):
+        rows = slice(start, start + step)
+        y[:, rows] = functional.linear(wide, weight[rows].float(), None if bias is None else bias[rows].float())
+    return y
 
 
 _compiling = threading.Lock()
@@ -127,4 +137,4 @@ def kernels_for(isa: Any) -> Kernels:
 
     compiled, run = cpu_linear_code.compile_kernels(isa), cpu_pool.thread_pool()
     assert run is not None
-    return Kernels(compiled.entries, isa.max_block, isa.max_rows, run, compiled)
+    return Kernels(compiled.entries, isa.max_block, isa.max_rows, not isa.dot_bf16, run, compiled)

@@ -63,8 +63,11 @@ class Gated:
 
     def times(self, gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """activation(gate) * value of two tensors [tokens, width]."""
-        if self.kind is not None and trust.reason_not("gated", gate.device) is None:
-            from tokenwell.engine.kernels import per_layer
+        if self.kind is not None:
+            if gate.dim() == 2 and cpu_elementwise.reason_not(gate.shape[-1], gate.dtype, gate.device) is None:
+                return cpu_elementwise.times(cpu_elementwise.prepare(self.kind), gate, value)
+            if trust.reason_not("gated", gate.device) is None:
+                from tokenwell.engine.kernels import per_layer
 
-            return per_layer.times(gate, value, self.kind)
+                return per_layer.times(gate, value, self.kind)
         return self.activation(gate) * value

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from tokenwell.engine.attention.spec import AttentionSpec, Backend
-from tokenwell.engine.kernels import trust
+from tokenwell.engine.kernels import cpu_paged, trust
 from tokenwell.engine.kernels.heads import Heads
 from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.layers.rotary import Rotary
@@ -61,8 +61,18 @@ class Attention:
             v = v.clone()  # keys may be rotated in place
         qk = self.rotary.rotate(qk, *self._angles(batch))
         if heads.owns:
-            batch.caches[self.owner.layer].write(qk[:, heads.heads :], v, batch.places(self.owner.group))
+            self._write(qk[:, heads.heads :], v, batch)
         return qk[:, : heads.heads]
+
+    def _write(self, k: torch.Tensor, v: torch.Tensor, batch: Batch) -> None:
+        """Keys and values [tokens, kv heads, head_dim] into the cache."""
+        cache, group = batch.caches[self.owner.layer], batch.groups[self.owner.group]
+        if cpu_paged.reason_not(self.spec, group.page_tokens, k.device) is not None:
+            cache.write(k, v, batch.places(self.owner.group))
+            return
+        kernels = cpu_paged.prepare(self.spec.head_dim, self.spec.heads // self.spec.kv_heads)
+        pages = cpu_paged.Pages(cache, group.table, group.page_tokens, batch.slots)
+        cpu_paged.store(kernels, pages, k, v, batch.token_rows, batch.positions)
 
     def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
         """q [tokens, heads, head_dim] of the batch's tokens, whose keys are stored -> [tokens, heads * head_dim]"""

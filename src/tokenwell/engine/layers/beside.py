@@ -28,7 +28,7 @@ def both(one: Callable[[], One], other: Callable[[], Other], device: torch.devic
     What `one` makes belongs to the second queue, which waits for the current one whenever it is used again: so its memory is
     not taken while the current queue reads it.
     """
-    if accelerator.graphs_reason_not(device) is not None:
+    if device.type == "cpu" or accelerator.graphs_reason_not(device) is not None:
         return one(), other()
     current, second = torch.accelerator.current_stream(device), _queue(device)
     second.wait_stream(current)

@@ -75,6 +75,11 @@ class Join:
         if trust.reason_not("norms", x.device) is None:
             total, outputs = self._kernel((), x, *added)
             return (total, *(output for output in outputs if isinstance(output, torch.Tensor)))
+        if self._short(x, added):
+            norm, following = self.norms[0], self.next[0].weight if self.next else None
+            assert norm.weight is not None
+            kernel = cpu_elementwise.prepare("join" if following is None else "join_norm")
+            return cpu_elementwise.join(kernel, x, added[0], norm.weight, norm.eps, self.scalar, following)
         first = added[0] if added[0].dim() == 2 else added[0].sum(0).to(x.dtype)
         total = self.norms[0](first)
         for norm, y in zip(self.norms[1:], added[1:], strict=True):
@@ -83,6 +88,14 @@ class Join:
         if self.scalar is not None:
             total = total * self.scalar
         return (total, *(norm(total) for norm in self.next))
+
+    def _short(self, x: torch.Tensor, added: tuple[torch.Tensor, ...]) -> bool:
+        """Whether the CPU's kernel does all of it: one block, at most one norm behind it."""
+        if len(added) != 1 or len(self.next) > 1 or self.outer is not None or added[0].dim() != 2:
+            return False
+        if any(norm.weight is None or norm.weight.dim() != 1 for norm in (*self.norms, *self.next)):
+            return False
+        return cpu_elementwise.reason_not(self.norms[0].dim, x.dtype, x.device) is None
 
     def coded(
         self, coded: tuple[bool, ...], x: torch.Tensor, *added: torch.Tensor

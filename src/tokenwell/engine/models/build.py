@@ -20,6 +20,8 @@ from tokenwell.engine.weights.source import Source
 from tokenwell.wire.cache import KvGroup, LayerKv, group_layers
 from tokenwell.wire.messages import Choice
 
+_RECORDED = ("triton", "cpu kernel")  # attention whose steps can be recorded
+
 
 @dataclass
 class Build:
@@ -47,13 +49,18 @@ class Build:
         ]  # fmt: skip
         self.groups: tuple[KvGroup, ...]
         self.groups, self.page_bytes = group_layers(layers, self.kv_dtype.itemsize, self.page_tokens)
-        self.records = True  # whether steps can be recorded: other attention asks the host how long rows are
+        self._asks = False  # whether some attention asks the host how long rows are
         self.folds: dict[int, Fold] = {}  # by layer, filled as layers are built
         group_of = {layer: index for index, group in enumerate(self.groups) for layer in group.layers}
         self.owners = [CacheOwner(layer.owner, group_of[layer.owner]) for layer in layers]
         self._rotaries: dict[RopeSpec, Rotary] = {}
         self._folded: dict[Rotary, Fold] = {}
         self._chosen: set[tuple[str, str]] = set()
+
+    @property
+    def records(self) -> bool:
+        """Whether steps can be recorded; on a CPU experts ask the host who chose them, and ranks exchange through it."""
+        return not self._asks and (self.device.type != "cpu" or (self.facts.experts is None and self.ranks.world == 1))
 
     def _folds(self, layer: LayerFacts) -> bool:
         """Whether a layer whose K follows from V stores V alone: not where only slow attention could read it."""
@@ -110,7 +117,7 @@ class Build:
         folded = self.groups[self.owners[index].group].folded
         spec = self._spec(layer, sinks=sinks is not None, folded=folded)
         backend, choice = choose_backend(spec, self.device)
-        self.records &= backend.name == "triton"
+        self._asks |= backend.name not in _RECORDED
         if (choice.what, choice.chosen) not in self._chosen:
             self._chosen.add((choice.what, choice.chosen))
             self.choices.append(choice)

@@ -74,7 +74,8 @@ def _layer(text: Raw, kind: str, index: int, owner: int | None) -> LayerFacts:
     k_eq_v = full and bool(text.get("attention_k_eq_v", default=False))
     heads, kv_heads, head_dim = text.heads()
     if full:
-        head_dim = text.size("global_head_dim", default=512)
+        # Files that transformers wrote list the layers that differ, and none when all heads have one size.
+        head_dim = text.size("global_head_dim", default=512 if text.get("per_layer_config") is None else head_dim)
     if k_eq_v:
         kv_heads = text.size("num_global_key_value_heads", default=kv_heads)
     override = _override(text, index, kind)

@@ -135,18 +135,32 @@ def graphs_reason_not(device: torch.device) -> str | None:
         return None
     if device.type == "xpu":
         return None if hasattr(torch.xpu, "XPUGraph") else "this torch records no graphs on Intel cards"
+    if device.type == "cpu":
+        from tokenwell.engine.kernels import cpu_pool
+
+        return cpu_pool.reason_not(torch.bfloat16, device)
     return f"there are no graphs on a {device.type}"
 
 
 class Recording(Generic[T]):
     """Device work that was recorded once and can be replayed; what it returned lies at the same addresses every time."""
 
+    output: T
+
     def __init__(self, work: Callable[[], T], device: torch.device, pool: object | None = None) -> None:
         """Record `work`, which has run before. Recordings that share a `pool` must not run at the same time."""
+        if device.type == "cpu":
+            from tokenwell.engine.platform.cpu_graph import CpuGraph
+
+            self._graph: Any = CpuGraph()
+            with self._graph.recording():
+                self.output = work()
+            self.pool: object = None
+            return
         runtime: Any = torch.cuda if device.type == "cuda" else torch.xpu
         self._graph = runtime.CUDAGraph() if device.type == "cuda" else runtime.XPUGraph()
         with runtime.graph(self._graph, pool=pool):
-            self.output: T = work()
+            self.output = work()
         self.pool = self._graph.pool()
 
     def replay(self) -> None:

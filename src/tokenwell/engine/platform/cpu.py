@@ -10,8 +10,6 @@ from tokenwell.host.memory import read_memory
 from tokenwell.wire.capacity import DEFAULTS
 from tokenwell.wire.messages import Choice
 
-_SMALL_BYTES = 64 << 20  # a step over such weights takes about as long as a few waits between threads
-
 
 def reason_not(index: int) -> str | None:
     """The CPU is always there, once."""
@@ -42,13 +40,10 @@ class CpuPlatform(Platform):
     def suit(self, weights_bytes: int) -> Choice | None:
         if self.threads is not None:
             return Choice("threads", str(self.threads), "asked for")
-        if weights_bytes < _SMALL_BYTES:
-            torch.set_num_threads(1)
-            return Choice("threads", "1", "the model is so small that threads would wait for each other longer than they compute")
-        count, reason = read_cpu().compute_threads
-        if self.sharers > 1:
+        count, reason = read_cpu().threads_for(weights_bytes)
+        if self.sharers > 1 and count > 1:
             count, reason = max(1, count // self.sharers), f"{reason}, shared by {self.sharers} processes"
-            torch.set_num_threads(count)
+        torch.set_num_threads(count)
         return Choice("threads", str(count), reason)
 
     def compute_dtype(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:

@@ -28,7 +28,7 @@ class Grammars:
     """The grammars of one model. `submit` may be called from one thread, `compile` from any."""
 
     def __init__(self, folder: Path, width: int) -> None:
-        """`folder` holds tokenizer.json; `width` logits does the model give. Costs nothing before the first grammar."""
+        """`folder` holds tokenizer.json; `width` logits does the model give. Costs nothing before the first call."""
         self.width = width
         self._folder = folder
         self._lock = threading.Lock()
@@ -51,9 +51,13 @@ class Grammars:
             self._known.popitem(last=False)
         return future
 
+    def prepare(self) -> None:
+        """Load the library and the vocabulary in the background, so that the first grammar does not wait for them."""
+        self._pool.submit(lambda: self.tokenizer)
+
     def compile(self, text: str) -> LLMatcher:
         """A new matcher at the start of the grammar. Raises GrammarError."""
-        # Loaded with the first grammar: an engine that never sees one starts without it.
+        # Loaded behind the start, which it would make longer.
         from llguidance import LLMatcher
 
         tokenizer, _ = self.tokenizer

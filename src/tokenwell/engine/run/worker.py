@@ -34,6 +34,7 @@ log = logging.getLogger("tokenwell.engine")
 
 # Logits are float32 over the whole vocabulary: a long prompt's are described in pieces of so many rows.
 _DESCRIBED_ROWS = 64
+_CPU_RECORDED_ROWS = 16  # beyond that arithmetic takes longer than Python
 
 
 @dataclass(slots=True)
@@ -73,8 +74,9 @@ class Worker:
         self.graphs: DecodeGraphs | None = None
         if graphs and graphs_reason_not(device) is None:
             self.graphs = DecodeGraphs(
-                self._logits, self._groups, self._caches, self._tables, self._last_tokens, max_num_seqs, max_model_len
-            )
+                self._logits, self._groups, self._caches, self._tables, self._last_tokens, self._most_recorded(max_num_seqs),
+                max_model_len,
+            )  # fmt: skip
 
     def forget_rows(self) -> None:
         """Empty every slot, for a scheduler that starts afresh."""
@@ -122,7 +124,9 @@ class Worker:
             return step
         runs = batches.order(plan.run)
         work = [self._work(run) for run in runs]
-        if self.graphs is not None and all(item.count == 1 for item in work) and not any(map(self._wants_prompt, runs)):
+        recorded = self.graphs is not None and len(work) <= self.graphs.sizes[-1] and all(item.count == 1 for item in work)
+        if recorded and not any(map(self._wants_prompt, runs)):
+            assert self.graphs is not None
             logits = self._replay(self.graphs, work)
             if logits is not None:
                 wanted = [place for place, run in enumerate(runs) if run.sample]
@@ -182,6 +186,10 @@ class Worker:
                 step.sampled.append(row)
         if last:
             step.logits = self.model.logits(hidden if last == list(range(len(hidden))) else self._pick(hidden, last))
+
+    def _most_recorded(self, max_num_seqs: int) -> int:
+        """Rows up to which steps are recorded; on a CPU padding rows cost time."""
+        return min(max_num_seqs, _CPU_RECORDED_ROWS) if self.device.type == "cpu" else max_num_seqs
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         return self.model.logits(self.model.forward(batch))

@@ -4,8 +4,8 @@ Owns the queue, the rows, the token budget and the counters. Does not know time,
 (`blocks` does). add() and abort() may come at any moment.
 
 A step serves decoding rows first (one token each), then divides what is left of the budget fairly between the rows with
-more to compute, new ones included. Who finds no page makes the youngest row wait: it gives everything back and later
-computes again what the cache has not kept.
+more to compute, new ones included. It is longer than usual where nobody waits for a token. Who finds no page makes the youngest
+row wait: it gives everything back and later computes again what the cache has not kept.
 
 schedule() and apply() alternate, or one more schedule() comes before the apply() of the step before, so that a device finds
 its next step ready. What runs then counts as computed: every token that it computes is known by now, and the device executes
@@ -29,7 +29,7 @@ from tokenwell.engine.schedule.flight import Flight, answer
 from tokenwell.engine.schedule.plan import AddRow, RunRow, StepPlan, StepResult
 from tokenwell.engine.schedule.prefix import Hit, common_tokens
 from tokenwell.engine.schedule.sequence import Sequence, Status
-from tokenwell.engine.schedule.shares import divide
+from tokenwell.engine.schedule.shares import shares
 from tokenwell.wire.cache import KvGroup, longest_sequence
 from tokenwell.wire.errors import CapacityError, RequestError
 from tokenwell.wire.messages import Generate, Output, Stats
@@ -53,8 +53,12 @@ class Scheduler:
         max_num_batched_tokens: int,
         max_model_len: int,
         prefix_cache: bool = True,
+        max_num_mixed_tokens: int | None = None,
     ) -> None:
-        """`num_pages` counts page 0. Raises CapacityError if one sequence of `max_model_len` tokens does not fit."""
+        """`num_pages` counts page 0. `max_num_mixed_tokens`: of a step in which rows decode; None: as many as of others.
+
+        Raises CapacityError if one sequence of `max_model_len` tokens does not fit.
+        """
         if not groups or min(max_num_seqs, max_num_batched_tokens, max_model_len) < 1:
             raise ValueError("a scheduler needs a group, a row, a token a step and a token a sequence at least")
         fits = longest_sequence(num_pages, max_num_batched_tokens, max_model_len, groups)
@@ -64,7 +68,8 @@ class Scheduler:
                 "lower max_model_len or max_num_batched_tokens, or give the KV cache more memory"
             )
         self._blocks = Blocks(groups, num_pages, max_num_batched_tokens, prefix_cache)
-        self._budget = max_num_batched_tokens
+        self._longest = max_num_batched_tokens
+        self._budget = min(max_num_mixed_tokens or max_num_batched_tokens, max_num_batched_tokens)
         self._max_model_len = max_model_len
         self._prefix_cache = prefix_cache
         self._worth_waiting = max(WORTH_WAITING_TOKENS, *(2 * group.page_tokens for group in groups))
@@ -160,12 +165,14 @@ class Scheduler:
                 raise RuntimeError(f"schedule() came again before apply() of step {self._flights[0].step}")
             self._foresee(self._flights[0])
         prefilling = [seq for seq in self._running if len(seq.tokens) + seq.pending - seq.computed > 1]
-        budget = self._budget - len(self._running) + len(prefilling)
+        decoding = len(self._running) - len(prefilling)
+        budget = self._budget - decoding
         added, copies = self._admit(prefilling, budget)
         if not self._running:
             return None
         prefilling.sort(key=_arrival)
-        rows = self._take_pages(dict(zip(prefilling, divide([seq.todo() for seq in prefilling], budget), strict=True)))
+        counts = shares([seq.todo() for seq in prefilling], budget, self._longest if not decoding else budget)
+        rows = self._take_pages(dict(zip(prefilling, counts, strict=True)))
         self._blocks.settle()
         self._steps += 1
         self._flights.append(Flight(self._steps, rows))
@@ -282,15 +289,15 @@ class Scheduler:
                 return True
         return False
 
-    def _take_pages(self, shares: dict[Sequence, int]) -> list[tuple[Sequence, RunRow]]:
+    def _take_pages(self, counts: dict[Sequence, int]) -> list[tuple[Sequence, RunRow]]:
         """Pages for the rows that compute, oldest first: whoever has to give way has not been given any yet.
 
-        `shares`: tokens for those who compute more than one.
+        `counts`: tokens for those who compute more than one.
         """
         run: list[tuple[Sequence, RunRow]] = []
         while len(run) < len(self._running):
             seq = self._running[len(run)]
-            count = shares.get(seq, 1) if shares else 1
+            count = counts.get(seq, 1) if counts else 1
             start, pages = seq.computed, self._nothing_appended
             if start + count > seq.capacity:
                 count = self._make_room(seq, count)

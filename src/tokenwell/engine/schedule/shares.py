@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 
+def shares(wanted: list[int], usual: int, longest: int) -> list[int]:
+    """How a step divides `usual` tokens, or `longest` where the usual ones would not give anybody all that is wanted.
+
+    Then nobody's end comes later for it: not that of whom a shorter step would serve first.
+    """
+    divided = divide(wanted, usual)
+    if longest <= usual or any(share == want for share, want in zip(divided, wanted, strict=True)):
+        return divided
+    return divide(wanted, longest)
+
+
 def divide(wanted: list[int], budget: int) -> list[int]:
     """Max-min fair whole shares (water-filling; Bertsekas & Gallager, Data Networks, section 6.5.2).
 
