@@ -43,7 +43,9 @@ def test_a_wrong_layer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     call = norms.RmsNorm.__call__
     monkeypatch.setattr(norms.RmsNorm, "of_sum", wrong)
     monkeypatch.setattr(
-        norms.RmsNorm, "__call__", lambda self, x: call(self, x) * (1.1 if x.dtype == torch.bfloat16 and x.shape[-1] == 256 else 1)
+        norms.RmsNorm,
+        "__call__",
+        lambda self, x: call(self, x) * (1.1 if x.dtype == torch.bfloat16 and x.shape[-1] == 256 else 1),
     )
     line = numerics.measure(numerics.TINY, "cpu", 10, 3, 2)
     assert line["passes"] is False

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[2]
 LINES_LIMIT = 600
-EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers", "tools", "stuff", "base_classes"}
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers", "stuff", "base_classes"}
 # Functions whose argument names somebody else chooses, with who that is.
 FREE_ARGUMENTS = {
     ("src/tokenwell/chat/sandbox.py", "__init__"): "a chat template, in namespace(name=value)",

@@ -82,6 +82,96 @@ def serve(
 
 
 @app.command()
+def chat(
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="Any OpenAI-compatible endpoint [where `serve` would be with these settings]."),
+    ] = None,
+    model: options.AskedModel = None,
+    api_key: options.EndpointKey = None,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="How the model shall behave.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", metavar="T", help="0 always says the likeliest [the endpoint's].", min=0)
+    ] = None,
+    tools: Annotated[
+        Path | None,
+        typer.Option("--tools", metavar="FILE", help="JSON list of tools that the model may call; you type the results."),
+    ] = None,
+    config: options.Config = None,
+) -> None:
+    """Talk to a running service in the terminal; through a pipe, answer once."""
+    from tokenwell.cli.chat import chat as run_chat
+    from tokenwell.config.load import load
+
+    server = load({}, config).settings.server
+    raise typer.Exit(run_chat(server, url=url, key=api_key, model=model, system=system, temperature=temperature, tools=tools))
+
+
+@app.command()
+def agent(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What is to be done, in your words.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Option("--folder", metavar="FOLDER", help="The folder it works in; it reaches nothing outside.")
+    ] = Path("."),
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Any OpenAI-compatible endpoint [where `serve` would be with these settings]."),
+    ] = None,
+    model: options.AskedModel = None,
+    api_key: options.EndpointKey = None,
+    max_turns: Annotated[int, typer.Option("--max-turns", metavar="N", help="Answers of the model at most.")] = 12,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Take the weather from a fixture instead of the network.", show_default=False)
+    ] = False,
+    config: options.Config = None,
+) -> None:
+    """Let a model work on a task: it reads and writes files of a folder, asks for the weather and sets reminders."""
+    from tokenwell.cli.agent import agent as run_agent
+    from tokenwell.config.load import load
+
+    server = load({}, config).settings.server
+    raise typer.Exit(
+        run_agent(task, server, url=url, key=api_key, model=model, folder=folder, offline=offline, max_turns=max_turns)
+    )
+
+
+@app.command()
+def check(
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="Any OpenAI-compatible endpoint [where `serve` would be with these settings]."),
+    ] = None,
+    model: options.AskedModel = None,
+    api_key: options.EndpointKey = None,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="Only single, turns or talk [all].", show_default=False)
+    ] = "",
+    language: Annotated[
+        str, typer.Option("--language", metavar="LANGUAGE", help="Only en or zh [both].", show_default=False)
+    ] = "",
+    tasks: Annotated[
+        int | None, typer.Option("--tasks", metavar="N", help="At most so many of each kind and language [all 500].")
+    ] = None,
+    parallel: Annotated[int, typer.Option("--parallel", metavar="N", help="So many tasks at a time.")] = 1,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold", metavar="PERCENT", help="What is enough, for every kind [95; for tasks of several turns 90]."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
+    config: options.Config = None,
+) -> None:
+    """Test whether a model is ready for agents: it calls tools, finishes tasks, and knows when to leave tools alone."""
+    from tokenwell.cli.check import Wish
+    from tokenwell.cli.check import check as run_check
+    from tokenwell.config.load import load
+
+    wish = Wish(kind, language, tasks, parallel, threshold, as_json)
+    raise typer.Exit(run_check(load({}, config).settings.server, wish, url=url, key=api_key, model=model))
+
+
+@app.command()
 def connect(
     client: Annotated[
         str,

@@ -172,6 +172,15 @@ Printed = Annotated[
     ),
 ]
 
+# What commands that talk to an endpoint take.
+AskedModel = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="One of the endpoint's models [the first that it lists].")
+]
+EndpointKey = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="A key that the endpoint accepts [for the own service, that of its settings]."),
+]
+
 # Parameter of a command -> the setting that it sets.
 _SETTINGS = {flag.lstrip("-").replace("-", "_").lower(): key for key, flag in FLAGS.items()}
 

@@ -1,0 +1,76 @@
+"""Tasks put to an endpoint: what is sent, what is measured, what is reported."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from tests.readiness.perfect import Perfect
+
+from tokenwell.agent.endpoint import Endpoint
+from tokenwell.readiness.report import Report
+from tokenwell.readiness.run import Work, choose
+from tokenwell.readiness.task import tasks
+
+
+def worked(perfect: Perfect, most: int, parallel: int = 2, kind: Any = None) -> Report:
+    endpoint = Endpoint(perfect.base)
+    endpoint.choose(None)
+    return Report(list(Work(endpoint, choose(tasks(), kind, None, most), parallel)))
+
+
+def test_a_perfect_model_is_ready() -> None:
+    with Perfect(tasks()) as perfect:
+        report = worked(perfect, 4)
+    assert [str(report.share(kind)) for kind in ("single", "turns", "talk")] == ["8/8 100.0 %"] * 3
+    assert report.below() == []
+    assert Counter(request["stream"] for request in perfect.requests).keys() == {True, False}
+    assert all(request["temperature"] == 0 for request in perfect.requests)
+    told = report.as_json()
+    assert told["answers"] == len(perfect.requests)
+    assert told["tokens"] == 10 * len(perfect.requests)
+    assert told["tasks"]["talk"]["zh"] == {"passed": 4, "total": 4}
+    assert set(told["ttft_ms"]) == set(told["tpot_ms"]) == {"median", "p95"}
+
+
+def test_who_calls_nothing_is_told_what_was_wanted() -> None:
+    with Perfect(tasks(), lambda message: {"role": "assistant", "content": "Let me think about it."}) as perfect:
+        report = worked(perfect, 3)
+    assert report.share("single").passed == 0
+    assert report.share("talk").percent == 100
+    assert report.below()[0] == "single calls, English: 0.0 % of 3, wanted 95 %"
+    text = "\n".join(report.lines())
+    assert "got:      Let me think about it." in text
+    assert "single calls: home" in text
+
+
+def test_malformed_calls_are_counted() -> None:
+    def spoiled(message: dict[str, Any]) -> dict[str, Any]:
+        calls = [{**call, "function": {"name": "no_such_tool", "arguments": {}}} for call in message.get("tool_calls", ())]
+        return {**message, "tool_calls": calls}
+
+    with Perfect(tasks(), spoiled) as perfect:
+        report = worked(perfect, 3, kind="single")
+    assert report.malformed == 6
+    assert report.below()[-1] == "6 malformed calls, wanted none"
+
+
+def test_an_endpoint_that_refuses_fails_the_task_and_the_rest_goes_on() -> None:
+    refused: list[int] = []
+
+    def spoiled(message: dict[str, Any]) -> dict[str, Any] | None:
+        refused.append(1)
+        return None if len(refused) == 2 else message
+
+    with Perfect(tasks(), spoiled) as perfect:
+        report = worked(perfect, 3, parallel=1, kind="single")
+    assert report.share("single").passed == 5
+    assert "out of order" in report.as_json()["failures"][0]["got"]
+
+
+def test_the_tasks_that_are_chosen_are_spread() -> None:
+    chosen = choose(tasks(), "turns", "en", 10)
+    assert len(chosen) == 10
+    assert len({task.category for task in chosen}) > 5
+    assert choose(tasks(), None, None, None) == sorted(tasks(), key=lambda task: task.language)
+    assert len(choose(tasks(), "talk", None, 1000)) == 100
