@@ -23,7 +23,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := src tests benchmarks
+SOURCES := src tests benchmarks training
 AGENTS := .agents
 NPM_FLAGS := --no-audit --no-fund --loglevel=error
 include tests/agents/versions.mk
