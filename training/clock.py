@@ -1,0 +1,150 @@
+"""Dates, times and durations as people say them."""
+
+from random import Random
+
+from training.pseudo import pick
+
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+# Days that take no "on" before them.
+BARE_DAYS = ("today", "tomorrow", "tonight", "the day after tomorrow", "next week", "this weekend")
+_NUMBERS = {
+    "en": ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    "zh": ("一", "两", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二"),
+}
+
+
+def number_word(language: str, number: int) -> str:
+    """1 to 12 in words; two is said as before a measure word."""
+    return _NUMBERS[language][number - 1]
+
+
+def _iso(random: Random) -> str:
+    return f"20{pick(random, (24, 25, 26, 26, 27))}-{1 + int(random.random() * 12):02d}-{1 + int(random.random() * 28):02d}"
+
+
+def today(random: Random, language: str) -> str:
+    """A date that says itself which day it is."""
+    if language == "zh" or random.random() < 0.7:
+        return _iso(random)
+    return f"{_iso(random)} ({pick(random, _WEEKDAYS)})"
+
+
+def date(random: Random, language: str) -> str:
+    """A day as a request says it: 2026-03-04, tomorrow, 下周三."""
+    shape = random.random()
+    day, month = 1 + int(random.random() * 28), int(random.random() * 12)
+    if shape < 0.3:
+        text = _iso(random)
+    elif language == "zh":
+        if shape < 0.5:
+            text = pick(random, ("今天", "明天", "后天", "大后天", "今晚", "明晚", "下周", "这周末"))
+        elif shape < 0.7:
+            text = pick(random, ("周", "下周", "这周", "星期", "下星期", "本周")) + pick(random, "一二三四五六日")
+        else:
+            text = f"{month + 1}月{day}{pick(random, '日号')}"
+            text = pick(random, ("", "", "", "2026年", "明年")) + text
+    elif shape < 0.5:
+        text = pick(random, BARE_DAYS)
+    elif shape < 0.7:
+        text = pick(random, ("", "", "next ", "this ")) + pick(random, _WEEKDAYS)
+    elif shape < 0.85:
+        text = f"{_MONTHS[month]} {day}"
+    elif shape < 0.95:
+        text = f"{day} {_MONTHS[month]}" + pick(random, ("", "", f" {pick(random, (2025, 2026, 2027))}"))
+    else:
+        text = f"{day:02d}/{month + 1:02d}/2026"
+    return text
+
+
+def time(random: Random, language: str) -> str:
+    """A time of the day: 6 pm, 18:30, 下午三点."""
+    hour, minute = 1 + int(random.random() * 12), pick(random, (0, 5, 10, 15, 20, 30, 40, 45, 50))
+    shape = random.random()
+    if shape < 0.35:
+        text = f"{int(random.random() * 24):02d}:{minute:02d}"
+    elif language == "zh":
+        said = number_word("zh", hour) if random.random() < 0.6 else str(hour)
+        text = (
+            pick(random, ("上午", "下午", "早上", "晚上", "中午", ""))
+            + said
+            + "点"
+            + pick(random, ("", "", "半", "一刻", "十分", "整"))
+        )
+    elif shape < 0.75:
+        text = f"{hour}{pick(random, (' ', ''))}{pick(random, ('am', 'pm'))}"
+    elif shape < 0.93:
+        text = f"{hour}:{minute:02d} {pick(random, ('am', 'pm', 'AM', 'PM'))}"
+    else:
+        text = pick(random, ("noon", "midnight"))
+    return text
+
+
+def moment(random: Random, language: str) -> tuple[str, str]:
+    """When something happens, as it stands in a sentence and as it is given: ("at 6 pm", "6 pm").
+
+    Mostly a day and a time of it; also in 20 minutes, tomorrow evening, every Monday at 9 am, on Friday.
+    """
+    shape = random.random()
+    hour = time(random, language)
+    if language == "zh":
+        text = _chinese_moment(random, shape, hour)
+        return text, text
+    day = date(random, language)
+    if shape < 0.15:
+        return f"at {hour}", hour
+    if shape < 0.22:
+        return day if day in BARE_DAYS else f"on {day}", day
+    if shape < 0.28:
+        text = f"in {duration(random, language)}"
+    elif shape < 0.36:
+        text = pick(random, ("tomorrow ", "this ", f"{pick(random, _WEEKDAYS)} ")) + pick(
+            random, ("morning", "afternoon", "evening")
+        )
+    elif shape < 0.42:
+        text = f"every {pick(random, ('day', 'morning', 'week', *_WEEKDAYS))} at {hour}"
+    elif shape < 0.62:
+        text = f"{day} at {hour}"
+        return (text, text) if day in BARE_DAYS else (f"on {text}", text)
+    elif shape < 0.82:
+        text = f"{day} at {hour}"
+    else:
+        text = f"{hour} {day}" if day in BARE_DAYS else f"{hour} on {day}"
+    return text, text
+
+
+def _chinese_moment(random: Random, shape: float, hour: str) -> str:
+    if shape < 0.14:
+        return hour
+    if shape < 0.22:
+        return duration(random, "zh") + pick(random, ("后", "后", "之后"))
+    if shape < 0.32:
+        return pick(random, ("每天", "每周" + pick(random, "一二三四五六日"), "每个月", "明早", "明晚", "今晚")) + hour
+    day = date(random, "zh")
+    if shape < 0.37:
+        return day
+    return day + (" " if day[-1].isascii() else pick(random, ("", "", "的"))) + hour
+
+
+def duration(random: Random, language: str) -> str:
+    """A length of time: 20 minutes, 两小时."""
+    number = 2 + int(random.random() * 11)
+    if random.random() < 0.4:
+        number = pick(random, (15, 20, 25, 30, 40, 45, 60, 90))
+    said = number_word(language, number) if number <= 12 and random.random() < 0.4 else str(number)
+    if language == "zh":
+        return said + pick(random, ("分钟", "个小时", "小时", "天", "周", "个月"))
+    return f"{said} {pick(random, ('minutes', 'hours', 'days', 'weeks', 'seconds', 'months'))}"

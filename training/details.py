@@ -1,0 +1,82 @@
+"""What declarations have besides what matters: longer names, longer descriptions, explained values."""
+
+from dataclasses import replace
+from random import Random
+
+from training import pseudo
+from training.disguise import vocabulary
+from training.kinds import LETTERS
+from training.pseudo import pick
+from training.spelling import name_words, restyle
+from training.world import Frame, Parameter, ToolWords, Words
+
+_FIRST = ("the", "my", "new", "main", "full", "wanted", "given", "this", "user", "one")
+
+
+def first_word(random: Random, words: Words) -> str:
+    """What may stand before a parameter's name: play_date, coastal_town."""
+    if words.language == "en" and "vocabulary" in words.frames.get("invented", {}) and random.random() < 0.7:
+        return pick(random, vocabulary(words))
+    return (
+        pick(random, ("the", "my", "new", "main", "full", "wanted", "given", "this", "user", "one"))
+        if random.random() < 0.6
+        else pseudo.word(random)
+    )
+
+
+def detailed(random: Random, words: Words, description: str, what: str) -> str:
+    """A description with one to three sentences more, now and then, as tools in the wild have them."""
+    details = words.frames.get("details")
+    if not details or random.random() > 0.15:
+        return description
+    more = random.sample(details[what], 1 if what == "parameter" else pick(random, (1, 2, 3)))
+    if words.language == "zh":
+        return description.rstrip("。") + "。" + "".join(more)
+    return " ".join((description.rstrip(".") + ".", *more))
+
+
+def explained(language: str, parameter: Parameter) -> str:
+    """What the spoken values of an enum stand for."""
+    pairs = zip(parameter.values, parameter.spoken, strict=True)
+    if language == "zh":
+        return "：" + "、".join(f"{value}（{said}）" for value, said in pairs)
+    return " (" + ", ".join(f"{value}: {said}" for value, said in pairs) + ")"
+
+
+def restyled(random: Random, tool: ToolWords) -> ToolWords:
+    """The tool with the values of its enums in another style: bottom_heat, bottom-heat, BOTTOM_HEAT, bottomHeat."""
+    style = pick(random, ("kebab", "camel", "pascal", "upper", "upper", "plain"))
+
+    def changed(one: Parameter) -> Parameter:
+        if one.kind != "enum" or one.spoken or not all(LETTERS.fullmatch(value) for value in one.values):
+            return one
+        return replace(one, values=tuple(_value(value, style) for value in one.values))
+
+    if not any(one.kind == "enum" for one in tool.parameters):
+        return tool
+    return replace(tool, parameters=tuple(map(changed, tool.parameters)))
+
+
+def _value(value: str, style: str) -> str:
+    words = name_words(value)
+    if style == "upper":
+        return "_".join(words).upper()
+    return " ".join(words) if style == "plain" else restyle(value, style)
+
+
+def generic(random: Random, words: Words, leaf: Parameter, spelled: str, alone: bool) -> Frame | None:
+    """A clause that any optional parameter may have: its own words, or the value alone where only it can be meant."""
+    invented = words.frames.get("invented")
+    if invented is None:
+        return None
+    if alone and random.random() < 0.35 and "alone" in invented:
+        text = pick(random, invented["alone"])
+    elif words.language == "zh":
+        said = leaf.descriptions[0]
+        if not 1 < len(said) < 7:
+            return None
+        text = pick(random, invented["next"]).replace("{p}", said)
+    else:
+        text = pick(random, invented["next"]).replace("{p}", " ".join(name_words(spelled)))
+    before, _, after = text.partition("{}")
+    return (before, "", after)

@@ -1,0 +1,44 @@
+"""Words in place of others: a request, a description and a tool's name then say the same thing in different words."""
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from training.pseudo import pick
+
+_ARTICLE = re.compile(r"(^|\s)an? $")
+
+
+class Synonyms:
+    """A table of words or phrases and what may stand in their place. The first letter keeps its case."""
+
+    def __init__(self, table: Mapping[str, Sequence[str]], language: str) -> None:
+        self._table = table
+        phrases = "|".join(map(re.escape, sorted(table, key=len, reverse=True)))
+        edge = "" if language == "zh" else r"(?<![\w'-])"
+        end = "" if language == "zh" else r"(?![\w'-])"
+        self._found = re.compile(f"{edge}({phrases}){end}", re.IGNORECASE) if table else None
+        self._cut: dict[str, tuple[str, ...]] = {}
+
+    def vary(self, random: Random, text: str, share: float = 0.25) -> str:
+        """The text, each known word replaced with this chance."""
+        pieces = self._cut.get(text)
+        if pieces is None:
+            pieces = self._cut[text] = tuple(self._found.split(text)) if self._found else (text,)
+        if len(pieces) == 1:
+            return text
+        made = list(pieces)
+        for place in range(1, len(made), 2):
+            if random.random() < share:
+                made[place] = self._other(random, made[place])
+                made[place - 1] = _ARTICLE.sub(r"\1an " if made[place][0] in "aeiouAEIOU" else r"\1a ", made[place - 1])
+        return "".join(made)
+
+    def _other(self, random: Random, word: str) -> str:
+        new = pick(random, self._table[word] if word in self._table else self._table[word.lower()])
+        return new[:1].upper() + new[1:] if word[:1].isupper() else new
+
+    def word(self, random: Random, word: str) -> str:
+        """One word of an identifier."""
+        fitting = [new for new in self._table.get(word, ()) if new.isalpha() and new.islower()]
+        return pick(random, fitting) if fitting else word

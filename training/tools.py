@@ -1,0 +1,391 @@
+"""Declared tools: their spelling in one dialogue, what a user says to reach them, what they answer, and the tools beside them."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from training import kinds, pseudo
+from training.clock import BARE_DAYS
+from training.details import detailed, explained, first_word, generic, restyled
+from training.disguise import disguise
+from training.fillers import filled
+from training.kinds import Value
+from training.pseudo import pick
+from training.spelling import STYLES, name_words, restyle
+from training.wording import END, PAUSES, uncapital, wording
+from training.world import Frame, Parameter, ToolWords, Words
+
+# People give a page where a host is asked for, a path where a file is.
+_ALIKE = {"url": "domain", "domain": "url", "file": "path", "path": "file", "folder": "path", "city": "address", "place": "city"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as one dialogue declares it. spelled: the declared name of every slot and object parameter."""
+
+    words: ToolWords
+    name: str
+    spelled: Mapping[str, str]
+    declaration: dict[str, Any]
+
+    def arguments(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        """The arguments of a call that gives these values, by slot."""
+        found: dict[str, Any] = {}
+        for parameter in self.words.parameters:
+            if parameter.kind == "object":
+                inner = {self.spelled[p.slot]: values[p.slot].given for p in parameter.parameters if p.slot in values}
+                if inner:
+                    found[self.spelled[parameter.slot]] = inner
+            elif parameter.slot in values:
+                found[self.spelled[parameter.slot]] = values[parameter.slot].given
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user says, and the call that it asks for. open: it ends in free text without quotes, so nothing may follow."""
+
+    text: str
+    values: Mapping[str, Value]
+    arguments: dict[str, Any]
+    open: bool = False
+
+
+# ------------------------------------------------------------------------------------------------ declarations
+
+
+def declare(random: Random, words: Words, tool: ToolWords, style: str | None = None) -> Tool:
+    """Draw the spelling, the descriptions and the order of a tool's declaration."""
+    style = style or pick(random, STYLES)
+    inner_style = style if style in ("snake", "camel") else pick(random, ("snake", "camel", "as is"))
+    spelled: dict[str, str] = {}
+    schema = _object(random, words, tool.parameters, inner_style, spelled)
+    function: dict[str, Any] = {"name": _named(random, words, tool, style)}
+    description = pick(random, tool.descriptions)
+    if tool.recipe is None and tool.disguised is None:
+        description = words.synonyms.vary(random, description)
+    chance = random.random()
+    if description and (chance > 0.04 or tool.disguised is not None):
+        function["description"] = detailed(random, words, description, "tool")
+        if chance > 0.96:
+            # A name that says nothing: only the description tells what the tool does.
+            function["name"] = restyle(pseudo.name(random), style)
+    function["parameters"] = schema
+    return Tool(tool, function["name"], spelled, {"type": "function", "function": function})
+
+
+def _named(random: Random, words: Words, tool: ToolWords, style: str) -> str:
+    """A tool's name in a style, one time in six with other words of the same meaning."""
+    name = pick(random, tool.names)
+    if tool.disguised is None and random.random() < 0.16:
+        name = "_".join(words.synonyms.word(random, part) for part in name_words(name))
+    return restyle(name, style)
+
+
+def _object(
+    random: Random, words: Words, parameters: tuple[Parameter, ...], style: str, spelled: dict[str, str]
+) -> dict[str, Any]:
+    order = list(parameters)
+    if random.random() < 0.4:
+        random.shuffle(order)
+    properties: dict[str, Any] = {}
+    # A tool whose names say everything often has no descriptions at all.
+    chance = random.random()
+    bare, obscure = chance < 0.12, chance > 0.98
+    for parameter in order:
+        name = restyle(pick(random, parameter.names), style)
+        for other in parameter.names:
+            if name not in properties:
+                break
+            name = restyle(other, style)
+        description = pick(random, parameter.descriptions)
+        if random.random() < 0.1 and parameter.kind != "object":
+            # A word before it: what the name ends in says what it is.
+            name = restyle(f"{first_word(random, words)}_{name}", style)
+        if obscure and description:
+            name = pseudo.word(random)
+        spelled[parameter.slot] = name
+        if parameter.kind == "object":
+            entry = _object(random, words, parameter.parameters, style, spelled)
+        else:
+            entry = kinds.schema(parameter)
+            if "enum" in entry and random.random() < 0.5:
+                random.shuffle(entry["enum"])
+        if parameter.spoken:
+            description += explained(words.language, parameter)
+        elif bare or (not obscure and random.random() < 0.08):
+            description = ""
+        if description:
+            entry["description"] = detailed(random, words, description, "parameter")
+        properties[name] = entry
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    required = [spelled[parameter.slot] for parameter in order if parameter.required]
+    if required or random.random() < 0.3:
+        schema["required"] = required
+    if random.random() < 0.08:
+        schema["additionalProperties"] = False
+    return schema
+
+
+# ------------------------------------------------------------------------------------------------ requests
+
+
+def ask(
+    random: Random,
+    words: Words,
+    tool: Tool,
+    known: Mapping[str, Value] | None = None,
+    frame: Frame | None = None,
+    optional: float | None = None,
+) -> Request:
+    """A request that has one right call.
+
+    known: values that the request has to say; frame: the sentence, drawn when it is None; optional: the chance of each
+    optional parameter, drawn when it is None.
+    """
+    known = known or {}
+    leaves = {leaf.slot: leaf for leaf in tool.words.leaves()}
+    if frame is None:
+        fitting = [one for one in tool.words.requests if all(slot in one[1::2] for slot in known)]
+        frame = pick(random, fitting or tool.words.requests)
+    frame = wrapped(random, words, frame)
+    chance = random.random() if optional is None else optional
+    # Arguments stand in the order of their names: an optional one that comes first is easily forgotten.
+    first = min((tool.spelled[leaf.slot].lower() for leaf in leaves.values() if leaf.required), default="")
+    early = {leaf.slot for leaf in leaves.values() if not leaf.required and tool.spelled[leaf.slot].lower() < first}
+    values: dict[str, Value] = {}
+    for slot in frame[1::2]:
+        leaf = leaves[slot]
+        if slot in known:
+            values[slot] = known[slot]
+        elif (
+            leaf.required or not (leaf.clauses or leaf.yes) or random.random() < (max(chance, 0.65) if slot in early else chance)
+        ):
+            values[slot] = _other(random, words, leaf, values)
+    # In an invented or disguised tool the very words are the only clue.
+    if tool.words.recipe is None and tool.words.disguised is None:
+        frame = tuple(part if place % 2 else words.synonyms.vary(random, part) for place, part in enumerate(frame))
+    lower = random.random() < 0.05
+    if lower:
+        values = {slot: value if slot in known else _lowered(words, value) for slot, value in values.items()}
+    text, is_open = wording(random, words, filled(random, words, _pieces(random, words, tool, frame, values)), lower)
+    return Request(text, values, tool.arguments(values), is_open)
+
+
+def wrapped(random: Random, words: Words, frame: Frame) -> Frame:
+    """A request that is one order, put as a wish or a question now and then."""
+    wrap = words.frames.get("wrap")
+    if wrap is None or len(frame) == 1 or random.random() > 0.3:
+        return frame
+    before, after = pick(random, wrap["around"]).split("{}")
+    if words.language == "zh":
+        orders = frame[0].startswith(tuple(wrap["verbs"])) and not frame[-1].endswith(("吧", "了", "吗", "没", "呢"))
+        whole = orders and not any(mark in literal for literal in frame[::2] for mark in "。？！；：:\n")
+        return (before + frame[0], *frame[1:-1], frame[-1] + after) if whole else frame
+    orders = frame[0].partition(" ")[0] in wrap["verbs"] and not frame[-1].strip(" .")
+    if not orders or any(mark in literal for literal in frame[:-1:2] for mark in ".?!;\n"):
+        return frame
+    first = before + frame[0][0].lower() + frame[0][1:] if before else frame[0]
+    return (first, *frame[1:-1], after or frame[-1])
+
+
+def _other(random: Random, words: Words, leaf: Parameter, values: Mapping[str, Value]) -> Value:
+    """A value that no other slot of the request has: from one city to another."""
+    kind = leaf.kind
+    if kind in _ALIKE and random.random() < 0.08 and kinds.known(words, _ALIKE[kind]):
+        kind = _ALIKE[kind]
+    value = kinds.draw(random, words, kind, leaf)
+    for _ in range(4):
+        if kind == "flag" or all(value.given != other.given for other in values.values()):
+            break
+        value = kinds.draw(random, words, kind, leaf)
+    return value
+
+
+def _lowered(words: Words, value: Value) -> Value:
+    kind = value.kind.removeprefix("list:")
+    if kind not in words.names and kind not in words.texts:
+        return value
+    given = [item.lower() for item in value.given] if isinstance(value.given, list) else value.given.lower()
+    return Value(value.said.lower(), given, value.kind, value.free)
+
+
+def _pieces(random: Random, words: Words, tool: Tool, frame: Frame, values: Mapping[str, Value]) -> list[str | Value]:
+    """The request in pieces; optional clauses that follow one another change places."""
+    leaves = {leaf.slot: leaf for leaf in tool.words.leaves()}
+    order = list(frame[1::2])
+    for place in range(len(order) - 1):
+        free = all(not leaf.required and (leaf.clauses or leaf.yes) for leaf in (leaves[order[place]], leaves[order[place + 1]]))
+        if free and frame[2 * place + 2] == "" and random.random() < 0.4:
+            order[place], order[place + 1] = order[place + 1], order[place]
+    alone = [leaf.kind for leaf in leaves.values()]
+    pieces: list[str | Value] = [frame[0]]
+    for slot, literal in zip(order, frame[2::2], strict=True):
+        leaf = leaves[slot]
+        if slot in values:
+            value = values[slot]
+            if leaf.kind == "flag":
+                pieces.append(value.said)
+            elif leaf.required or not leaf.clauses:
+                pieces.append(value)
+            else:
+                pause = literal[:1] in PAUSES and isinstance(pieces[-1], str) and pieces[-1][-1:] not in PAUSES
+                clause = None
+                if pause and random.random() < 0.3:
+                    clause = generic(random, words, leaf, tool.spelled[slot], alone.count(leaf.kind) == 1)
+                before, _, after = clause or pick(random, leaf.clauses)
+                pieces += [before, value, after]
+        pieces.append(literal)
+    return pieces
+
+
+def polish(random: Random, words: Words, request: Request | str) -> str:
+    """A request with a greeting, thanks or a full stop around it, now and then."""
+    text = request if isinstance(request, str) else request.text
+    named = not isinstance(request, str) and any(text.startswith(value.said) for value in request.values.values())
+    blank = "" if words.language == "zh" else " "
+    stop = "。" if words.language == "zh" else "."
+    chance = random.random()
+    if text[-1:] not in END and (chance < 0.12 or random.random() < 0.55):
+        text += stop
+    if chance > 0.78 and "text" in words.texts:
+        # Something that has nothing to do with the request, before it or behind it.
+        aside = kinds.compose(random, words, pick(random, words.texts["text"]))
+        aside = aside[:1].upper() + aside[1:] + stop
+        text = aside + blank + text if chance > 0.83 else text + ("" if text[-1:] in END else stop) + blank + aside
+    if chance < 0.12:
+        text += blank + pick(random, words.frames["closers"])
+    elif chance < 0.3:
+        opener = pick(random, words.frames["openers"])
+        text = opener + blank + (uncapital(words, text) if opener[-1] in ",:" and words.language == "en" and not named else text)
+    return text
+
+
+# ------------------------------------------------------------------------------------------------ results and answers
+
+
+def result(random: Random, words: Words, tool: Tool, request: Request | None = None) -> tuple[str, dict[str, Value]]:
+    """What the tool returns (text), and its fields by their names in the words."""
+    fields = {}
+    for name, kind in tool.words.results.items():
+        if isinstance(kind, str):
+            value = kinds.draw(random, words, kind)
+        else:
+            text = pick(random, kind)
+            value = Value(text, text, "word")
+        fields[name] = value if isinstance(value.given, str) else Value(_said(words, value.given), value.given, value.kind)
+    return content(random, {name: value.given for name, value in fields.items()}), fields
+
+
+def content(random: Random, fields: Mapping[str, Any]) -> str:
+    """A result's fields as JSON or as lines of text."""
+    if not fields:
+        return pick(random, ("ok", "done", "OK", '{"ok": true}', '{"status": "success"}', "true", "success", '{"success":true}'))
+    style, shape = pick(random, ("snake", "snake", "camel")), random.random()
+    named = {restyle(name, style): value for name, value in fields.items()}
+    if shape < 0.15:
+        return pick(random, ("\n", "\n", ", ", "; ")).join(f"{name}: {value}" for name, value in named.items())
+    if shape < 0.3:
+        named = {pick(random, ("status", "ok", "success")): True, **named} if shape < 0.22 else {"status": "ok", **named}
+    body: dict[str, Any] = {pick(random, ("result", "data", "response")): named} if shape > 0.9 else named
+    if random.random() < 0.25:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(body, ensure_ascii=False)
+
+
+def _said(words: Words, given: Any) -> str:
+    if isinstance(given, list):
+        return ("、" if words.language == "zh" else ", ").join(str(item) for item in given)
+    return str(given)
+
+
+def answer(random: Random, words: Words, tool: Tool, request: Request, fields: Mapping[str, Value]) -> str:
+    """The assistant's short answer after a result: the tool's first answer whose slots are all there."""
+    at_hand = {**request.values, **fields}
+    fitting = next((one for one in tool.words.answers if all(slot in at_hand for slot in one[1::2])), None)
+    if fitting is None:
+        return str(words.frames["done"][0])
+    pieces = list(fitting)
+    for place in range(1, len(pieces), 2):
+        said = at_hand[pieces[place]].said
+        if said in BARE_DAYS and pieces[place - 1].endswith(" on "):
+            pieces[place - 1] = pieces[place - 1][:-3]
+        pieces[place] = said
+    return "".join(pieces)
+
+
+def failure(random: Random, words: Words, tool: Tool, request: Request) -> tuple[str, str]:
+    """An error result, and the assistant's answer that repeats its words."""
+    fitting = [one for one in tool.words.errors if all(slot in request.values for slot in one[1::2])]
+    if fitting:
+        pieces = list(pick(random, fitting))
+        for place in range(1, len(pieces), 2):
+            pieces[place] = request.values[pieces[place]].said
+        reason = "".join(pieces)
+    else:
+        reason = pick(random, words.frames["errors"])
+    shape = random.random()
+    if shape < 0.5:
+        text = json.dumps({"error": reason}, ensure_ascii=False)
+    elif shape < 0.7:
+        text = json.dumps({"status": "error", "message": reason}, ensure_ascii=False)
+    else:
+        text = pick(random, ("Error: ", "error: ", "ERROR ")) + reason
+    return text, words.frames["failed"][0].replace("{error}", reason.rstrip(END))
+
+
+# ------------------------------------------------------------------------------------------------ the tools at hand
+
+
+def toolbox(
+    random: Random, words: Words, chosen: Iterable[Tool], avoid: Iterable[ToolWords] = (), count: int | None = None
+) -> list[dict[str, Any]]:
+    """Declarations of the chosen tools among others that they could be mistaken for; none serves the same request.
+
+    avoid: tools that must not be there. count: of the others, 0 to 11; drawn when it is None.
+    """
+    from training.invent import invent, namesake  # invented tools are made of what this module makes
+
+    chosen = list(chosen)
+    if count is None:
+        count = pick(random, (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11))
+    count = max(0, min(count, 12 - len(chosen)))
+    keys = {tool.words.key for tool in chosen} | {tool.key for tool in avoid}
+    names = {tool.name for tool in chosen}
+    found = [tool.declaration for tool in chosen]
+    style = pick(random, STYLES) if random.random() < 0.6 else None
+    disguised = pick(random, (0.2, 0.6, 1.0))
+    masked = [tool for tool in chosen if tool.words.disguised is not None]
+    near = [other for tool in chosen for other in words.domains.get(tool.words.domain, ())]
+    for _ in range(4 * count):
+        if len(found) >= count + len(chosen):
+            break
+        source = random.random()
+        if (source < 0.14 or not words.tools) and chosen:
+            made = namesake(random, words, pick(random, chosen), style)
+            if made is None:
+                continue
+            other = made
+        elif source < 0.2 and masked:
+            # The tool itself, or another disguise of it: only the replaced words tell them apart.
+            plain = pick(random, masked).words.disguised
+            other = declare(random, words, plain if random.random() < 0.4 else disguise(random, words, plain), style)
+        elif source > 0.9 and "invented" in words.frames:
+            other = declare(random, words, invent(random, words, requests=0), style)
+        else:
+            plain = pick(random, near if near and source < 0.42 else words.tools)
+            if plain.key in keys:
+                continue
+            keys.add(plain.key)
+            if random.random() < disguised:
+                plain = disguise(random, words, plain)
+            if random.random() < 0.3:
+                plain = restyled(random, plain)
+            other = declare(random, words, plain, style)
+        if other.name not in names:
+            names.add(other.name)
+            found.append(other.declaration)
+    random.shuffle(found)
+    return found

@@ -1,0 +1,220 @@
+"""The words that dialogues are made of: TOML files under training/words/<world>/<language>/.
+
+There are two worlds that share no name, no entity and no sentence: `train` is learned, `held` is what the model is judged by.
+names*.toml: lists of entities by kind; texts.toml: frames of free text by kind; frames.toml: openers, closers, system prompts,
+the words of invented tools; tools*.toml: [[tool]] tables; every other file is a page of its own (talk, conditions, ...).
+
+A frame is a sentence with {slots}. It is kept cut into pieces: literal, slot, literal, slot, ..., literal.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from training.synonyms import Synonyms
+
+WORDS = Path(__file__).parent / "words"
+LANGUAGES = ("en", "zh")
+Frame = tuple[str, ...]
+_SLOT = re.compile(r"\{(\w*(?::\w+)?)\}")
+
+
+def frame(text: str) -> Frame:
+    """Cut a sentence at its slots: odd places are the names of slots."""
+    return tuple(_SLOT.split(text))
+
+
+def frames(texts: list[str]) -> tuple[Frame, ...]:
+    return tuple(frame(text) for text in texts)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a tool's parameter may be called, what its values are and how a request says them."""
+
+    slot: str
+    names: tuple[str, ...]
+    kind: str
+    required: bool = False
+    descriptions: tuple[str, ...] = ("",)
+    clauses: tuple[Frame, ...] = ()  # optional ones: what is put where {slot} stands, the value at {}
+    yes: tuple[str, ...] = ()  # flags: clauses that say true and false
+    no: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()  # enums
+    spoken: tuple[str, ...] = ()  # enums: how people say the values; then the description explains them
+    parameters: tuple["Parameter", ...] = ()  # objects: their slots stand in requests like any other
+
+    def leaves(self) -> tuple["Parameter", ...]:
+        """The parameters that have slots of their own: this one, or an object's properties."""
+        return self.parameters if self.kind == "object" else (self,)
+
+
+@dataclass(frozen=True)
+class ToolWords:
+    """A tool before it is declared: its spellings, and what is said to it and by it."""
+
+    names: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    requests: tuple[Frame, ...]
+    parameters: tuple[Parameter, ...] = ()
+    incomplete: tuple[Frame, ...] = ()  # requests that leave out one required slot
+    answers: tuple[Frame, ...] = ()
+    errors: tuple[Frame, ...] = ()
+    results: Mapping[str, str | list[str]] = field(default_factory=dict)  # field of a result -> kind, or values to draw from
+    domain: str = ""  # the file it stands in: tools of one domain are near each other in meaning
+    key: str = ""
+    recipe: Any = None  # what an invented tool is made of
+    disguised: Any = None  # the tool that this one is a disguise of
+
+    def leaves(self) -> tuple[Parameter, ...]:
+        return tuple(leaf for parameter in self.parameters for leaf in parameter.leaves())
+
+
+@dataclass(frozen=True)
+class Words:
+    """All words of one language in one world."""
+
+    language: str
+    names: Mapping[str, tuple[str, ...]]
+    texts: Mapping[str, tuple[Frame, ...]]
+    frames: Mapping[str, Any]
+    tools: tuple[ToolWords, ...]
+    pages: Mapping[str, Mapping[str, Any]]  # every other file by its stem
+
+    @property
+    def talk(self) -> Mapping[str, Any]:
+        return self.pages["talk"]
+
+    @cached_property
+    def synonyms(self) -> Synonyms:
+        return Synonyms(self.frames.get("synonyms", {}), self.language)
+
+    @cached_property
+    def domains(self) -> dict[str, tuple[ToolWords, ...]]:
+        """The tools by the file that they stand in."""
+        return {name: tuple(tool for tool in self.tools if tool.domain == name) for name in {tool.domain for tool in self.tools}}
+
+
+class World:
+    """The words of one world; languages without a frames.toml are left out."""
+
+    def __init__(self, name: str, words: Mapping[str, Words]) -> None:
+        self.name = name
+        self.languages = tuple(words)
+        self._words = words
+
+    @classmethod
+    def load(cls, name: str, languages: tuple[str, ...] = LANGUAGES) -> "World":
+        folders = {language: WORDS / name / language for language in languages}
+        return cls(
+            name, {language: _words(language, path) for language, path in folders.items() if (path / "frames.toml").is_file()}
+        )
+
+    def language(self, language: str) -> Words:
+        return self._words[language]
+
+
+@cache  # what is learned of words while drawing is kept with them
+def _words(language: str, folder: Path) -> Words:
+    pages: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            pages[path.stem] = tomllib.loads(path.read_text("utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return Words(
+        language=language,
+        names={
+            kind: tuple(values)
+            for stem in [stem for stem in pages if stem.startswith("names")]
+            for kind, values in pages.pop(stem).items()
+        },
+        texts={kind: frames(values) for kind, values in pages.pop("texts", {}).items()},
+        frames=pages.pop("frames", {}),
+        tools=tuple(
+            tool_words(table, stem)
+            for stem in [stem for stem in pages if stem.startswith("tools")]
+            for table in pages.pop(stem).get("tool", [])
+        ),
+        pages=pages,
+    )
+
+
+def tool_words(table: dict[str, Any], domain: str) -> ToolWords:
+    """A [[tool]] table, or a table of the same shape in another page."""
+    return ToolWords(
+        names=tuple(table["names"]),
+        descriptions=tuple(table["descriptions"]),
+        requests=frames(table["requests"]),
+        parameters=tuple(_parameter(slot, entry) for slot, entry in table.get("parameters", {}).items()),
+        incomplete=frames(table.get("incomplete", [])),
+        answers=frames(table.get("answers", [])),
+        errors=frames(table.get("errors", [])),
+        results=table.get("results", {}),
+        domain=domain,
+        key=table["names"][0],
+    )
+
+
+def _parameter(slot: str, table: dict[str, Any]) -> Parameter:
+    return Parameter(
+        slot=slot,
+        names=tuple(table["names"]),
+        kind=table["kind"],
+        required=table.get("required", False),
+        descriptions=tuple(table.get("descriptions", [""])),
+        clauses=frames(table.get("clauses", [])),
+        yes=tuple(table.get("yes", [])),
+        no=tuple(table.get("no", [])),
+        values=tuple(table.get("values", [])),
+        spoken=tuple(table.get("spoken", table.get("said", []))),
+        parameters=tuple(_parameter(inner, entry) for inner, entry in table.get("parameters", {}).items()),
+    )
+
+
+def faults(words: Words) -> list[str]:
+    """What is wrong with the tools of a language: unknown kinds and slots, requests that leave out what is required."""
+    from training.kinds import known  # kinds draws from words, so it imports this module
+
+    found = []
+    for tool in words.tools:
+        leaves = {leaf.slot: leaf for leaf in tool.leaves()}
+        required = {slot for slot, leaf in leaves.items() if leaf.required}
+        for leaf in leaves.values():
+            if not known(words, leaf.kind):
+                found.append(f"{tool.key}: kind {leaf.kind} of {leaf.slot} is unknown")
+            if leaf.kind == "flag" and not (leaf.yes and leaf.no):
+                found.append(f"{tool.key}: flag {leaf.slot} has no yes and no")
+            if leaf.kind == "enum" and (len(leaf.values) < 2 or len(leaf.spoken) not in (0, len(leaf.values))):
+                found.append(f"{tool.key}: enum {leaf.slot} wants values, and as many spoken ones or none")
+            if not leaf.required and leaf.kind != "flag" and not leaf.clauses:
+                found.append(f"{tool.key}: optional {leaf.slot} has no clauses")
+            found += [f"{tool.key}: a clause of {leaf.slot} wants one {{}}" for clause in leaf.clauses if clause[1:2] != ("",)]
+        found += [
+            f"{tool.key}: kind {kind} of result {key} is unknown"
+            for key, kind in tool.results.items()
+            if isinstance(kind, str) and not known(words, kind)
+        ]
+        for request in tool.requests:
+            said = set(request[1::2])
+            found += [f"{tool.key}: no parameter {slot}: {request[0]}..." for slot in sorted(said - set(leaves))]
+            found += [f"{tool.key}: {slot} is missing: {request[0]}..." for slot in sorted(required - said)]
+        for request in tool.incomplete:
+            if len(required - set(request[1::2])) != 1:
+                found.append(f"{tool.key}: an incomplete request leaves out exactly one required slot: {request[0]}...")
+        for text in (*tool.answers, *tool.errors):
+            strange = set(text[1::2]) - set(leaves) - set(tool.results)
+            found += [f"{tool.key}: neither slot nor result {slot}: {text[0]}..." for slot in sorted(strange)]
+    return found
+
+
+if __name__ == "__main__":
+    world = World.load(sys.argv[1] if len(sys.argv) > 1 else "train", tuple(sys.argv[2:]) or LANGUAGES)
+    for language in world.languages:
+        for fault in faults(world.language(language)):
+            print(f"{language}: {fault}")
