@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import TracebackType
 from typing import Any
 
+from tests.fakes.endpoint import Answer, FakeEndpoint
 
-class Canned:
+
+class Canned(FakeEndpoint):
     """A context manager; `answers` are (status, content type, body) and are taken in order."""
 
-    def __init__(self, *answers: tuple[int, str, bytes]) -> None:
+    def __init__(self, *answers: Answer) -> None:
+        super().__init__()
         self.answers = list(answers)
-        self.requests: list[Any] = []
-        self.keys: list[str | None] = []
-        canned = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                canned.keys.append(self.headers.get("authorization"))
-                self._give(*canned.answers.pop(0))
-
-            def do_POST(self) -> None:
-                canned.requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.do_GET()
-
-            def _give(self, status: int, kind: str, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.base = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> Canned:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def answer(self, request: Any) -> Answer:
+        return self.answers.pop(0)
 
 
 def stream(*chunks: Any, done: bool = True) -> tuple[int, str, bytes]:

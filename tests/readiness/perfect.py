@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import TracebackType
 from typing import Any
 
+from tests.fakes.endpoint import Answer, FakeEndpoint
 from training import held_out
 
 from tokenwell.readiness.task import Task
@@ -16,55 +14,28 @@ from tokenwell.readiness.task import Task
 Message = dict[str, Any]
 
 
-class Perfect:
+class Perfect(FakeEndpoint):
     """A context manager. `spoil` may change an answer, a message of the assistant; None refuses the request."""
 
     def __init__(self, tasks: Iterable[Task], spoil: Callable[[Message], Message | None] = lambda message: message) -> None:
-        self.requests: list[Any] = []
+        super().__init__()
+        self._spoil = spoil
         self._answers: dict[str, Message] = {}
         for task in tasks:
             messages = held_out.gold(task).messages
             for place, message in enumerate(messages):
                 if message["role"] == "assistant":
                     self._answers[_key(messages[:place], list(task.tools))] = message
-        perfect = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._give(200, "application/json", json.dumps({"data": [{"id": "perfect"}]}).encode())
-
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                perfect.requests.append(request)
-                answer = spoil(perfect._answers[_key(request["messages"], request.get("tools", []))])
-                if answer is None:
-                    self._give(500, "application/json", b'{"error": {"message": "out of order"}}')
-                elif request["stream"]:
-                    self._give(200, "text/event-stream", _streamed(answer))
-                else:
-                    self._give(200, "application/json", json.dumps(_whole(answer)).encode())
-
-            def _give(self, status: int, kind: str, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.base = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> Perfect:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def answer(self, request: Any) -> Answer:
+        if request is None:
+            return 200, "application/json", json.dumps({"data": [{"id": "perfect"}]}).encode()
+        answer = self._spoil(self._answers[_key(request["messages"], request.get("tools", []))])
+        if answer is None:
+            return 500, "application/json", b'{"error": {"message": "out of order"}}'
+        if request["stream"]:
+            return 200, "text/event-stream", _streamed(answer)
+        return 200, "application/json", json.dumps(_whole(answer)).encode()
 
 
 def _key(messages: list[Message], tools: list[Any]) -> str:

@@ -37,8 +37,8 @@ class Call:
     arguments: str = ""
 
 
-def base_of(url: str) -> str:
-    """The address below which the API's paths are: one without a path gets /v1. Raises SettingsError for what is no address."""
+def address(url: str, where: str = "") -> str:
+    """A URL with its scheme and without slashes at its end. Raises SettingsError, which begins with `where`, for what is none."""
     given = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(given)
@@ -47,8 +47,14 @@ def base_of(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise SettingsError(f"{url!r} is not an address such as http://127.0.0.1:8000")
-    return given.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        raise SettingsError(f"{where}{url!r} is not an address such as http://127.0.0.1:8000")
+    return given.rstrip("/")
+
+
+def base_of(url: str) -> str:
+    """The address below which the API's paths are: one without a path gets /v1. Raises SettingsError for what is no address."""
+    given = address(url)
+    return given + ("" if urlsplit(given).path.strip("/") else "/v1")
 
 
 class Endpoint:

@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from tokenwell.agent.endpoint import address
 from tokenwell.cli.connect import aider, claude_code, codex, open_webui, openclaw, opencode
 from tokenwell.cli.connect.json5 import NotReadable, plain_with_values, with_values
 from tokenwell.cli.connect.lines import env_with_values, toml_with_values, yaml_with_values
@@ -76,16 +76,7 @@ def own_url(server: ServerSettings) -> str:
 
 def checked_url(url: str) -> str:
     """The service's address without the path of an API. Raises SettingsError."""
-    given = url if "://" in url else f"http://{url}"
-    try:
-        parts = urlsplit(given)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
-        good = good and (parts.port is None or parts.port > 0) and not any(character.isspace() for character in given)
-    except ValueError:
-        good = False
-    if not good:
-        raise SettingsError(f"--url: {url!r} is not an address such as http://127.0.0.1:8000")
-    return given.rstrip("/").removesuffix("/v1").rstrip("/")
+    return address(url, "--url: ").removesuffix("/v1").rstrip("/")
 
 
 def ask(url: str, key: str, model: str | None) -> Service:
