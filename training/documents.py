@@ -266,14 +266,17 @@ def _replace(edit: Edit) -> str | None:
     return done(edit)
 
 
+def _looked_up(edit: Edit) -> str:
+    """Ask, read the file and say what it holds; or that it cannot be read."""
+    start(edit)
+    return opened(edit) or done(edit)
+
+
 def _key(edit: Edit) -> str | None:
     if _pair(edit) is None:
         return None
     edit.said["value"] = edit.said["was"]
-    start(edit)
-    if answer := opened(edit):
-        return answer
-    return done(edit)
+    return _looked_up(edit)
 
 
 def _list(edit: Edit) -> str | None:
@@ -283,10 +286,7 @@ def _list(edit: Edit) -> str | None:
     section = edit.document.sections[pick(edit.scene.random, places)]
     edit.said["heading"] = section.heading
     edit.said["items"] = join_plainly(edit.scene.words.language, [bare(line) for line in section.lines])
-    start(edit)
-    if answer := opened(edit):
-        return answer
-    return done(edit)
+    return _looked_up(edit)
 
 
 def _whole(edit: Edit) -> str | None:
