@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from training import checks, conditions, documents, failures, lookups, missing, sequences, talk, workflows
+from training import checks, conditions, documents, failures, lookups, missing, mixed, sequences, talk, workflows
 from training.dialogue import Dialogue
 from training.single import parallel, single
 from training.spacing import spaced
@@ -24,15 +24,16 @@ SPACED = 0.35  # the share of Chinese dialogues that have blanks between Chinese
 
 _MADE = {"single": single, "parallel": parallel} | {
     kind: make
-    for makers in (checks, conditions, documents, failures, lookups, missing, sequences, talk, workflows)
+    for makers in (checks, conditions, documents, failures, lookups, missing, mixed, sequences, talk, workflows)
     for kind, (_, make) in makers.KINDS.items()
 }
 _WEIGHTS = {
-    "single": 42,
-    "parallel": 10,
-    "missing": 8,
-    "unserved": 12,
-    "talk": 8,
+    "single": 24,
+    "mixed": 24,
+    "parallel": 8,
+    "missing": 5,
+    "unserved": 8,
+    "talk": 6,
     "condition": 9,
     "advice": 7,
     "sequence": 5,

@@ -30,11 +30,11 @@ def missing(random: Random, words: Words, world: object = None) -> Dialogue:
         if random.random() < 0.3:
             talk.serve(scene, tool)  # the same tool, nothing missing
         else:
-            _asked(scene, tool, *pick(random, frames))
+            asked(scene, tool, *pick(random, frames))
     return scene.dialogue(scene.beside(others(words)))
 
 
-def _asked(scene: Scene, tool: Tool, frame: Frame, slot: str) -> None:
+def asked(scene: Scene, tool: Tool, frame: Frame, slot: str) -> None:
     """The turns of one request that lacks this slot."""
     random, words = scene.random, scene.words
     page = words.pages["missing"]
@@ -62,11 +62,15 @@ def _incomplete(random: Random, words: Words) -> tuple[ToolWords, tuple[tuple[Fr
         told = invent.invent(random, words) if random.random() < 0.3 or not words.tools else pick(random, words.tools)
         if told.domain != invent.DOMAIN and random.random() < 0.4:
             told = disguise(random, words, told)
-        spoken = vague(random, words, told)
-        found = spoken if spoken and random.random() < 0.4 else cuts(words.language, told)
-        if found:
+        if found := lacking(random, words, told):
             return told, found
     raise ValueError(f"no tool of {words.language} has a request that could leave something out")
+
+
+def lacking(random: Random, words: Words, told: ToolWords) -> tuple[tuple[Frame, str], ...]:
+    """(request, the required slot it lacks): such requests of a tool; it may have none."""
+    spoken = vague(random, words, told)
+    return spoken if spoken and random.random() < 0.4 else cuts(words.language, told)
 
 
 def cuts(language: str, told: ToolWords) -> tuple[tuple[Frame, str], ...]:

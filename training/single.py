@@ -26,25 +26,25 @@ ERRORS = 0.06  # the share of calls that fail
 
 def single(random: Random, words: Words) -> Dialogue:
     """One to five requests over the same declarations, each: a call, its result, a short answer."""
-    chosen = _draw(random, words, pick(random, (1, 1, 2, 2, 3)))
-    messages = _begin(random, words)
+    chosen = _draw(random, words, pick(random, (1, 1, 2, 2, 3, 3, 4)))
+    messages = begin(random, words)
     turns = pick(random, (1, 2, 3, 4, 5, 5))
     request: Request | None = None
     tool = chosen[0]
     for turn in range(turns):
-        more = _again(random, words, tool, request) if request is not None and random.random() < 0.15 else None
+        more = again(random, words, tool, request) if request is not None and random.random() < 0.15 else None
         if more is None:
-            tool = chosen[0] if turn == 0 else pick(random, chosen)
+            tool = chosen[turn % len(chosen)]
             request = tools.ask(random, words, tool)
             messages.append(user(tools.polish(random, words, request)))
         else:
             request = more
             messages.append(user(request.text))
-        _serve(random, words, messages, [(tool, request)], last=turn == turns - 1)
+        serve(random, words, messages, [(tool, request)], last=turn == turns - 1)
     return Dialogue(messages, tools.toolbox(random, words, chosen), words.language, "single")
 
 
-def _again(random: Random, words: Words, tool: Tool, before: Request) -> Request | None:
+def again(random: Random, words: Words, tool: Tool, before: Request) -> Request | None:
     """ "And in Porto?": the same request with one other value; None where it would not be clear which one."""
     leaves = tool.words.leaves()
     alike = [leaf.kind for leaf in leaves]
@@ -71,18 +71,18 @@ def parallel(random: Random, words: Words) -> Dialogue:
     chosen = _draw(random, words, pick(random, (1, 2, 2, 3)))
     if len(chosen) == 1 and not any(leaf.required and leaf.kind not in ("flag", "enum") for leaf in chosen[0].words.leaves()):
         chosen += [tool for tool in _draw(random, words, 2) if tool.name != chosen[0].name]  # it cannot be called in two ways
-    messages = _begin(random, words)
+    messages = begin(random, words)
     turns = pick(random, (1, 1, 2))
     for turn in range(turns):
         wanted = chosen * pick(random, (2, 2, 2, 3, 3, 4)) if len(chosen) == 1 else list(chosen)
         random.shuffle(wanted)
-        text, asked = _together(random, words, wanted)
+        text, asked = together(random, words, wanted)
         messages.append(user(text))
-        _serve(random, words, messages, asked, last=turn == turns - 1)
+        serve(random, words, messages, asked, last=turn == turns - 1)
         if turn < turns - 1 and random.random() < 0.5:
             request = tools.ask(random, words, chosen[0])
             messages.append(user(tools.polish(random, words, request)))
-            _serve(random, words, messages, [(chosen[0], request)], last=False)
+            serve(random, words, messages, [(chosen[0], request)], last=False)
     return Dialogue(messages, tools.toolbox(random, words, chosen), words.language, "parallel")
 
 
@@ -131,12 +131,12 @@ def _draw(random: Random, words: Words, count: int) -> list[Tool]:
     return list(found.values())
 
 
-def _begin(random: Random, words: Words) -> list[dict[str, Any]]:
+def begin(random: Random, words: Words) -> list[dict[str, Any]]:
     text = system_prompt(random, words)
     return [] if text is None else [system(text)]
 
 
-def _serve(
+def serve(
     random: Random, words: Words, messages: list[dict[str, Any]], asked: Sequence[tuple[Tool, Request]], last: bool
 ) -> None:
     """The calls; then, unless the dialogue ends here, their results and the answer."""
@@ -158,9 +158,9 @@ def _serve(
     messages.append(assistant(("" if words.language == "zh" else " ").join(answers)))
 
 
-def _together(random: Random, words: Words, wanted: list[Tool]) -> tuple[str, list[tuple[Tool, Request]]]:
+def together(random: Random, words: Words, wanted: list[Tool]) -> tuple[str, list[tuple[Tool, Request]]]:
     """Several requests in one message."""
-    together = words.frames["together"]
+    frames = words.frames["together"]
     same = len({tool.name for tool in wanted}) == 1
     if same:
         made = _repeated(random, words, wanted)
@@ -179,9 +179,9 @@ def _together(random: Random, words: Words, wanted: list[Tool]) -> tuple[str, li
     lowered = [_lowered(words, tool, text) for (tool, _), text in zip(asked, texts, strict=True)]
     shape = random.random()
     if any(request.open for _, request in asked[:-1]) or shape < 0.3:
-        start, joint, end = pick(random, together["lists"])
+        start, joint, end = pick(random, frames["lists"])
     else:
-        start, joint, end = pick(random, together["joints"])
+        start, joint, end = pick(random, frames["joints"])
     numbered = "{n}" in joint + start
     text = start.replace("{n}", "1") + texts[0]
     for place, more in enumerate(texts[1:], 2):

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 from training.dialogue import Dialogue
 from training.prompts import system_prompt
+from training.mixed import mixed
 from training.single import parallel, single
 from training.world import World
 
@@ -37,7 +38,7 @@ def _check(made: Dialogue) -> None:
     assert made.messages[-1]["role"] == "assistant"
 
 
-@pytest.mark.parametrize("make", [single, parallel])
+@pytest.mark.parametrize("make", [single, parallel, mixed])
 def test_every_value_of_a_call_was_said(make: object) -> None:
     for seed in range(300):
         _check(make(Random(seed), WORDS))  # type: ignore[operator]
