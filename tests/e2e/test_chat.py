@@ -173,7 +173,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(open_chat: Open, serv
     service.wait_until("an idle engine", service.idle)
     assert "\nstill here\n" in terminal.say("[[say still here]]")
     terminal.type("half a message")
-    terminal.until("half a message")  # read: the terminal drops at Ctrl-C what readline is about to read, which then waits for more
+    terminal.until("half a message")  # Ctrl-C drops what readline was told of, and it waits for more
     terminal.press_until(CTRL_C, "Ctrl-D leaves.")
     assert terminal.leave() == 0
 

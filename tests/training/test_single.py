@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 from training.dialogue import Dialogue
-from training.prompts import system_prompt
 from training.mixed import mixed
+from training.prompts import system_prompt
 from training.single import parallel, single
 from training.world import World
 

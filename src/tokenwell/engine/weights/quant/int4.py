@@ -18,8 +18,8 @@ SYMMETRIC_ZERO = 8
 
 def span(group: int, columns: int) -> int:
     """Columns that are packed together: a power of two that divides a group (0: all columns are one)."""
-    widest = 128 if group == 0 else min(group, 128)
-    while columns % widest:
+    widest = 128
+    while group % widest or columns % widest:
         widest //= 2
     return widest
 
