@@ -88,7 +88,11 @@ def of_world(scene: Scene) -> Action | None:
         if any(subjects(told) & subjects(tool.words) for tool in scene.tools):
             continue
         tool = scene.declare(told)
-        request = tools.ask(random, words, tool)
+        # It stands behind "do this": an order, and one that shows its end.
+        asked = (tools.ask(random, words, tool) for _ in range(6))
+        request = next((one for one in asked if not one.open and one.text[-1:] not in "?？"), None)
+        if request is None:
+            continue
         done = tools.answer(random, words, tool, request, {})
         return Action(clause.replace("{request}", _bare(request.text)), tool, dict(request.values), _bare(done))
     return None

@@ -1,5 +1,6 @@
 """Dates, times and durations as people say them."""
 
+import re
 from random import Random
 
 from training.pseudo import pick
@@ -25,6 +26,21 @@ _NUMBERS = {
     "en": ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     "zh": ("一", "两", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二"),
 }
+
+
+_PARTS = re.compile(r"\d{1,4}(?:[-/:]\d{1,2}){1,2}(?:/\d{4})?(?!\d)|\d+|[A-Za-z]+|\S")
+_OTHER = "at on in every next this am pm noon midnight morning afternoon evening days weeks hours minutes seconds months"
+_SAID = frozenset(
+    word.lower() for text in (*_WEEKDAYS, *_MONTHS, *BARE_DAYS, *_NUMBERS["en"], "day month", _OTHER) for word in text.split()
+)
+_SAID_HAN = frozenset("今明后大昨的年月日号周末星期天晚早上中下午点半一刻整分钟小时个之每本这两二三四五六七八九十零〇")
+
+
+def tells_time(text: str) -> bool:
+    """Whether a text is a day, a time or a length of time and nothing else; a number alone is none."""
+    parts = [part.lower() for part in _PARTS.findall(text) if part not in "，, "]
+    known = [part in _SAID or part in _SAID_HAN or part[0].isdigit() for part in parts]
+    return bool(parts) and all(known) and any(not part.isdigit() for part in parts)
 
 
 def number_word(language: str, number: int) -> str:

@@ -14,6 +14,7 @@ from training.kinds import Value
 from training.pseudo import pick
 from training.scene import Scene, Slots, joined, other_word, page_tools, sentence, weighed, what
 from training.tools import Tool
+from training.wording import quote
 from training.world import ToolWords, Words
 
 # Lists whose words are not invented: an unknown thing is one against the rain, so that there is one right answer.
@@ -101,7 +102,10 @@ def both(scene: Scene) -> str:
         if second.values[asked].said != first.values[asked].said:
             break
     states.append(_told_of(scene, second, advised))
-    pair = pick(random, page["pairs"]).replace("{a}", first.values[asked].said).replace("{b}", second.values[asked].said)
+    names = [fact.values[asked].said for fact in (first, second)]
+    # A name that reads like two would make three of them.
+    names = [quote(random, scene.words.language, name) if kinds.listed(name) else name for name in names]
+    pair = pick(random, page["pairs"]).replace("{a}", names[0]).replace("{b}", names[1])
     scene.slots[asked] = Value(pair, pair, asked)
     ask(scene, said(scene, first.probe, first.case["advice"] if advised else first.probe["questions"]))
     scene.call((first.tool, first.values), (second.tool, second.values))
@@ -176,7 +180,14 @@ def drawn(scene: Scene, entry: Mapping[str, Any], case: Mapping[str, Any], again
     tool = scene.declare(entry["tool"])
     for leaf in tool.words.leaves():
         if leaf.required or (not again and random.random() < 0.75):
-            scene.draw(leaf.slot, leaf.kind, {**page["words"], **entry.get("words", {})}, KEEP)
+            lists = {**page["words"], **entry.get("words", {})}
+            known = leaf.slot in scene.slots
+            for _ in range(10):
+                value = scene.draw(leaf.slot, leaf.kind, lists, KEEP)
+                if known or not kinds.listed(value.said):
+                    break
+                del scene.slots[leaf.slot]  # it reads like two
+            scene.slots[leaf.slot] = value
     values = {leaf.slot: scene.slots[leaf.slot] for leaf in tool.words.leaves() if leaf.slot in scene.slots}
     holds, above = random.random() < 0.5, random.random() < 0.5
     state = case.get("yes" if holds else "no", {})
@@ -278,13 +289,15 @@ def _compare(scene: Scene, case: Mapping[str, Any], fields: dict[str, Any], more
     gap = min(pick(random, _GAPS), max(abs(value), 2) if value > 0 else 60)
     limit = value - gap if more else value + gap
     if value >= 0 and limit <= 0:
-        value, limit = value + gap + 1, max(value, 1)
+        value, limit = min(value + gap + 1, case.get("most", value + gap + 1)), max(value, 1)
     if case["compare"] == "price" and random.random() < 0.3:
         value = value + pick(random, (0.5, 0.99, 0.95, 0.49, 0.9)) if more else value - pick(random, (0.01, 0.05, 0.5, 0.1))
         value = round(value, 2)
+    limit = min(limit, case.get("most", limit))
     fields[case["compare"]] = value
     if "lower" in case:
-        fields[case["lower"]] = value - random.randint(2, 12)
+        # Where the limit lies between the two, "colder than" would have two answers.
+        fields[case["lower"]] = value - random.randint(0, min(12, value - limit - 1)) if more else value - random.randint(2, 12)
     scene.slots["limit"] = Value(str(limit), limit, "limit")
 
 

@@ -1,15 +1,18 @@
 """What declarations have besides what matters: longer names, longer descriptions, explained values."""
 
+import re
 from dataclasses import replace
 from random import Random
 
 from training import pseudo
 from training.disguise import vocabulary
-from training.kinds import LETTERS
+from training.kinds import LETTERS, alike
 from training.pseudo import pick
 from training.spelling import name_words, restyle
 from training.world import Frame, Parameter, ToolWords, Words
 
+_UNIT = re.compile("（.*）$|，.*$")  # as in 金额（元）
+_ASKING = re.compile("[哪谁几]|什么|多少|多久|是否|要不要|还是|能否")  # a description that is a question is no name
 _FIRST = ("the", "my", "new", "main", "full", "wanted", "given", "this", "user", "one")
 
 
@@ -65,18 +68,24 @@ def _value(value: str, style: str) -> str:
 
 
 def generic(random: Random, words: Words, leaf: Parameter, spelled: str, alone: bool) -> Frame | None:
-    """A clause that any optional parameter may have: its own words, or the value alone where only it can be meant."""
+    """A clause that any optional parameter may have: its own words, or the value alone where only it can be meant: no number."""
     invented = words.frames.get("invented")
     if invented is None:
         return None
-    if alone and random.random() < 0.35 and "alone" in invented:
+    if alone and alike(words, leaf.kind) != "number" and random.random() < 0.35 and "alone" in invented:
         text = pick(random, invented["alone"])
-    elif words.language == "zh":
-        said = leaf.descriptions[0]
-        if not 1 < len(said) < 7:
-            return None
-        text = pick(random, invented["next"]).replace("{p}", said)
     else:
-        text = pick(random, invented["next"]).replace("{p}", " ".join(name_words(spelled)))
+        name = called(words.language, leaf, spelled)
+        if not name:
+            return None
+        text = pick(random, invented["next"]).replace("{p}", name)
     before, _, after = text.partition("{}")
     return (before, "", after)
+
+
+def called(language: str, leaf: Parameter, spelled: str) -> str:
+    """What a request may call a parameter: the words of its name, in Chinese its description; empty when that is no name."""
+    if language != "zh":
+        return " ".join(name_words(spelled)).removeprefix("the ")
+    name = _UNIT.sub("", leaf.descriptions[0])
+    return name if 1 < len(name) < 7 and not _ASKING.search(name) else ""

@@ -16,6 +16,7 @@ from training.spelling import name_words
 from training.world import Frame, Parameter, ToolWords, Words
 
 _WORD = re.compile(r"([A-Za-z]{3,})")
+_ARTICLE = re.compile(r"\b([Aa])n? $")
 # Words that mean nothing for a tool.
 # fmt: off
 _PLAIN = frozenset((
@@ -63,13 +64,12 @@ def _english(random: Random, words: Words, tool: ToolWords) -> ToolWords:
         chosen[stem] = new if new not in taken else pseudo.word(random)
 
     def change(text: str) -> str:
-        pieces = _cut(text)
-        if not any(_stem(piece) in chosen for piece in pieces[1::2]):
-            return text
-        return "".join(
-            _like(piece, chosen[_stem(piece)]) if place % 2 and _stem(piece) in chosen else piece
-            for place, piece in enumerate(pieces)
-        )
+        pieces = list(_cut(text))
+        for place in range(1, len(pieces), 2):
+            if _stem(pieces[place]) in chosen:
+                new = pieces[place] = _like(pieces[place], chosen[_stem(pieces[place])])
+                pieces[place - 1] = _ARTICLE.sub(r"\1n " if new[0] in "aeiouAEIOU" else r"\1 ", pieces[place - 1])
+        return "".join(pieces)
 
     requests = tuple(request for request in tool.requests if _stems(request[::2]) & chosen.keys())
     new_name = pseudo.name(random) if where >= 0.8 else "_".join(chosen.get(_stem(part), part) for part in name_words(name))

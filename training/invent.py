@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from training import pseudo
+from training import facts, pseudo
 from training.pseudo import pick
 from training.spelling import name_words
 from training.tools import Tool, declare
 from training.world import Parameter, ToolWords, Words, frame
 
 DOMAIN = "invented"
+_WHEN = ("date", "time", "moment")
 _PSEUDO_KINDS = ("id", "word", "small", "count", "person", "city", "text", "date", "amount", "word", "id")
 
 
@@ -243,8 +244,8 @@ def _plain(random: Random, words: Words, place: int) -> tuple[Parameter, str]:
         prefix = pick(random, words.frames["invented"]["prefix"])
         name, said = f"{prefix['name']}_{name}", prefix["said"] + said
     if random.random() < 0.06 and kind in ("person", "city", "id", "word", "email", "product", "file"):
-        return _made(random, words, place, name, said, f"list:{kind}"), said
-    return _made(random, words, place, name, said, kind), said
+        return _made(random, words, f"p{place}", name, said, f"list:{kind}"), said
+    return _made(random, words, f"p{place}", name, said, kind), said
 
 
 def _twin(random: Random, invented: Mapping[str, Any], first: Parameter, place: int) -> tuple[Parameter, str] | None:
@@ -260,15 +261,15 @@ def _unknown(random: Random, words: Words, place: int) -> tuple[Parameter, str]:
     """A parameter whose name means nothing."""
     name = pseudo.word(random)
     said = pseudo.han(random, 2) if words.language == "zh" and random.random() < 0.6 else name
-    return _made(random, words, place, name, said, pick(random, _PSEUDO_KINDS)), said
+    return _made(random, words, f"u{place}", name, said, pick(random, _PSEUDO_KINDS)), said
 
 
-def _made(random: Random, words: Words, place: int, name: str, said: str, kind: str) -> Parameter:
+def _made(random: Random, words: Words, slot: str, name: str, said: str, kind: str) -> Parameter:
     text = pick(random, words.frames["invented"]["parameter_descriptions"]).replace("{p}", said)
     # A Chinese request says what the description says; without it the identifier would have to be translated.
     if words.language == "zh" and said not in text and said != name:
         text = said
-    return Parameter(f"p{place}", (name,), kind, random.random() < 0.75, (_capital(text),))
+    return Parameter(slot, (name,), kind, random.random() < 0.75, (_capital(text),))
 
 
 def _enum(random: Random, words: Words, place: int) -> tuple[Parameter, str]:
@@ -308,7 +309,6 @@ def _request(random: Random, words: Words, recipe: Recipe, parameters: list[tupl
     chance = random.random()
     said = [(parameter, text) for parameter, text in parameters if parameter.required or random.random() < chance]
     random.shuffle(said)
-    kinds = [parameter.kind for parameter, _ in parameters]
     flags = "".join(f"{{{parameter.slot}}}" for parameter, _ in said if parameter.kind == "flag")
     said = [(parameter, text) for parameter, text in said if parameter.kind != "flag"]
     mode = random.random()
@@ -320,8 +320,9 @@ def _request(random: Random, words: Words, recipe: Recipe, parameters: list[tupl
         sentences = mode > 0.78
         for parameter, text in said:
             bare = invented["bare"].get(parameter.kind)
-            if bare and kinds.count(parameter.kind) == 1 and random.random() < 0.6:
-                inline += _clause(pick(random, bare), parameter, text)
+            if bare and random.random() < 0.6 and _alone(words, parameter, parameters):
+                clause = str(pick(random, bare))
+                inline += ("，" if inline and clause[0] == "{" else "") + _clause(clause, parameter, text)
             elif sentences:
                 after += _clause(pick(random, invented["sentences"]), parameter, text)
             else:
@@ -335,18 +336,25 @@ def _request(random: Random, words: Words, recipe: Recipe, parameters: list[tupl
     return f"{_capital(head)}{inline}{flags}{end}{after}"
 
 
+def _alone(words: Words, one: Parameter, parameters: list[tuple[Parameter, str]]) -> bool:
+    """Whether a value that stands without its parameter's name could belong to no other one; u: a name that means nothing."""
+    others = [other for other, _ in parameters if other is not one and other.kind not in ("enum", "flag")]
+    if one.slot[0] == "u":
+        return not others
+    if one.kind in words.names:
+        return not any(other.kind in words.names or other.slot[0] == "u" for other in others)
+    if one.kind in _WHEN:
+        return not any(other.kind in _WHEN for other in others)
+    return one.kind not in [other.kind for other, _ in parameters if other is not one]
+
+
 def _clause(text: str, parameter: Parameter, said: str) -> str:
     return text.replace("{p}", said).replace("{}", f"{{{parameter.slot}}}")
 
 
 def _answer(random: Random, words: Words, results: Mapping[str, tuple[str, str]]) -> str:
-    answers: Mapping[str, Any] = words.frames["invented"]["answers"]
-    if not results:
-        return str(words.frames["done"][0])
-    facts = [answers["fact"].replace("{p}", said).replace("{}", f"{{{name}}}") for name, (_, said) in results.items()]
-    text = facts[0] if len(facts) == 1 else answers["comma"].join(facts[:-1]) + answers["and"] + facts[-1]
-    start = str(pick(random, answers["start"]))
-    return _capital(f"{start}{text}{answers['end']}")
+    start = str(pick(random, words.frames["invented"]["answers"]["start"])) if results else ""
+    return facts.sentence(words, [(said, f"{{{name}}}") for name, (_, said) in results.items()], start)
 
 
 # ------------------------------------------------------------------------------------------------ English inflection

@@ -67,6 +67,12 @@ _TYPES = {
     "amount": "number",
     "flag": "boolean",
 }
+_LEADING = ("the", "a", "an", "my", "our", "your", "some", "two")
+_GROUPS = {
+    "number": ("small", "count", "amount", "percent", "degrees", "year", "number_id"),
+    "file": ("file", "path", "folder"),
+    "day": ("date", "time", "moment"),
+}
 LETTERS = re.compile("[A-Za-z]+(?:[_ -]?[A-Za-z]+)*")
 _CODE = (
     "SELECT {a}, {b} FROM {c} WHERE {a} > {n};",
@@ -100,15 +106,23 @@ def schema(parameter: Parameter) -> dict[str, Any]:
     return {"type": _TYPES.get(kind, "string")}
 
 
-def draw(random: Random, words: Words, kind: str, parameter: Parameter | None = None) -> Value:
-    """A value of a kind; an enum or a flag needs its parameter."""
+def alike(words: Words, kind: str) -> str:
+    """What values of a kind look like to somebody who knows no names: those of one group are told apart by words around them."""
+    kind = kind.removeprefix("list:")
+    if kind in words.names or kind in ("word", "title", "query"):
+        return "name"
+    return next((group for group, members in _GROUPS.items() if kind in members), kind)
+
+
+def draw(random: Random, words: Words, kind: str, parameter: Parameter | None = None, known: bool = False) -> Value:
+    """A value of a kind; an enum or a flag needs its parameter. known: a name as it stands in names.toml."""
     built = _BUILT_IN.get(kind)
     if built is not None:
         return built(random, words)
     entities = words.names.get(kind)
     if entities is not None:
         text = pick(random, entities)
-        chance = random.random()
+        chance = 1.0 if known else random.random()
         if chance < INVENTED:
             text = pseudo.reword(random, text)
         elif (
@@ -120,6 +134,8 @@ def draw(random: Random, words: Words, kind: str, parameter: Parameter | None = 
                 text = shape(random, words, text[:1].isupper() == (random.random() < 0.8))
             else:
                 text = stretched(random, words, text)
+        if text.partition(" ")[0] in _LEADING:  # with a small letter it would not belong to the name
+            text = text[:1].upper() + text[1:]
         return Value(text, text, kind)
     texts = words.texts.get(kind)
     if texts is not None:
@@ -164,7 +180,7 @@ def join(random: Random, language: str, said: list[str]) -> str:
 
 def listed(said: str) -> bool:
     """Whether a value itself reads like a list, so that a list of it would have two readings."""
-    return any(joint in said for joint in (" and ", " & ", ",", "和", "、", "以及", "，"))
+    return any(joint in said for joint in (" and ", " & ", ",", "和", "、", "以及", "，", "与", "及", "跟", "同"))
 
 
 def _list(random: Random, words: Words, kind: str) -> Value:

@@ -52,11 +52,15 @@ def lookup(random: Random, words: Words, world: object = None) -> Dialogue:
 def _next(scene: Scene, said: dict[str, str], rows: dict[str, Row], fields: list[str]) -> str:
     """A further question about the rows that were returned: no call is needed."""
     random, page = scene.random, scene.words.pages["lookups"]
-    frame = pick(random, page["next"])
-    if "{field}" in frame:
-        said["field"] = pick(random, fields)
-    if "{name}" in frame:
-        said["name"] = pick(random, list(rows))
+    before = said["name"], said["field"]
+    for _ in range(10):  # nobody asks the same again
+        frame = pick(random, page["next"])
+        if "{field}" in frame:
+            said["field"] = pick(random, fields)
+        if "{name}" in frame:
+            said["name"] = pick(random, list(rows))
+        if (said["name"], said["field"]) != before:
+            break
     said["value"] = str(rows[said["name"]][said["field"]])
     scene.user(_put(frame, said))
     answer = _put(page["answers"], said)

@@ -109,7 +109,11 @@ def vague(random: Random, words: Words, told: ToolWords) -> tuple[tuple[Frame, s
             after = frame[place + 1]
             if kind in _NUMBERS:
                 # A number before the word that it counts: some people, 几个人.
-                counts = after[:1] == " " and after[1:2].isalpha() if words.language == "en" else after[:1].isalpha()
+                counts = (
+                    after[:1] == " " and after[1:2].isalpha()
+                    if words.language == "en"
+                    else after[:1].isalpha() and after[0] != "的"
+                )
                 counts = counts and not frame[place - 1].endswith("第") and told.recipe is None
                 kind = kind if counts else ""
             if kind in spoken and frame.count(frame[place]) == 1:

@@ -13,6 +13,16 @@ _CODAS = ("", "", "", "", "l", "n", "r", "s", "m", "x", "nd", "rn", "ck", "t", "
 HAN = "".join(
     bytes((row, cell)).decode("gb2312") for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) if (row, cell) < (0xD7, 0xFA)
 )
+# Characters that tie a name to the sentence around it: where a name with one of them ends, nobody could tell.
+LOOSE = frozenset(
+    "的地得了着过吗呢吧啊呀嘛哦么我你您他她它咱这那哪谁什某各每其此之和与跟同及或并且而但因为由从自到至往向朝在于对给把将被让叫使令"
+    "用以按照据比如像随除连不没未别勿很最太更也都还又再就才只仅已曾正刚要会能可应该必须先后快慢马立赶尽总老常共全是有无做作办弄搞打"
+    "拿取送寄发收来去回上下进出开关起停放装挂贴写记录登填查看找搜问听说讲读念学教买卖订定约租借换退改修删加添减建设置选挑派报申请帮替代"
+    "喊提交付缴充存转移调播唱画拍印算分合离走跑坐住吃喝玩睡喂养种浇施剪摘洗晒穿戴零一二两三四五六七八九十百千万几多少半第约等左右中内外"
+    "前里间旁边个件张份次本只条块瓶盒包袋台套位名届期号楼层室页章节集部首篇项元角斤克吨米公升度天日月年时点秒周岁人"
+)
+_PLAIN_HAN = "".join(letter for letter in HAN if letter not in LOOSE)
+_RUDE = ("porn", "sex", "fuck", "shit", "nazi", "rape", "cunt", "slut", "whor")
 
 
 def pick(random: Random, values: Sequence[Any_]) -> Any_:
@@ -25,6 +35,8 @@ def word(random: Random) -> str:
     text = ""
     for _ in range(pick(random, (1, 2, 2, 2, 2, 3, 3))):
         text += pick(random, _ONSETS) + pick(random, _VOWELS) + pick(random, _CODAS)
+    if any(rude in text for rude in _RUDE):
+        return word(random)
     return text if len(text) > 2 else text + pick(random, ("ra", "lin", "mos"))
 
 
@@ -35,7 +47,8 @@ def name(random: Random) -> str:
 
 
 def han(random: Random, length: int) -> str:
-    return "".join(HAN[int(random.random() * 3755)] for _ in range(length))
+    """Everyday characters in no order, none of which could belong to the sentence around them."""
+    return "".join(pick(random, _PLAIN_HAN) for _ in range(length))
 
 
 def reword(random: Random, text: str) -> str:

@@ -159,7 +159,13 @@ class Scene:
             return quote(self.random, self.words.language, self.draw(found[2], None, lists, keep).said)
 
         def plain(found: re.Match[str]) -> str:
-            return self.draw(found[1], None, lists, keep).said
+            value = self.draw(found[1], None, lists, keep)
+            if value.kind == "moment" and value.said != value.given and text[: found.start()].endswith("for "):
+                # A reminder for 6 pm, not for at 6 pm; of a day and a time, the answer has no more words than the request.
+                if " at " in value.given:
+                    self.slots[found[1]] = Value(value.given, value.given, value.kind)
+                return str(value.given)
+            return value.said
 
         if "{" not in text:
             return text

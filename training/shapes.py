@@ -3,7 +3,8 @@
 "Salt and Lanterns", "33 Pilgrim's Way", "fiddle-leaf fig", "How to Mend a Clock", 灯塔与核桃, Mirno茶杯88号.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
@@ -17,7 +18,7 @@ def shape(random: Random, words: Words, capital: bool) -> str:
     """A name of one to six words, or of two to nine characters."""
     page = words.pages["shapes"]
     while True:
-        text = _filled(random, words, page, pick(random, page["shapes"]))
+        text = _filled(random, words, page, pick(random, page["shapes"]), nouns(words))
         if words.language == "zh":
             # Halves of two words may be a name that is kept for the other world.
             if "上海" in text or "伞" in text:
@@ -34,22 +35,24 @@ def free_text(random: Random, words: Words, kind: str) -> str:
     page = words.pages["shapes"]
     free = page["free"]
     while True:
-        text = _filled(random, words, page, pick(random, free.get(kind, free["text"])))
+        text = _filled(random, words, page, pick(random, free.get(kind, free["text"])), vocabulary(words))
         if "上海" not in text and "伞" not in text:
             return text
 
 
-def _filled(random: Random, words: Words, page: Mapping[str, Any], text: str) -> str:
+def _filled(random: Random, words: Words, page: Mapping[str, Any], text: str, known: tuple[str, ...]) -> str:
     made = ""
     for piece in text.split("<"):
         mark, closed, rest = piece.partition(">")
-        made += _part(random, words, page, mark) + rest if closed else piece
+        made += _part(random, page, mark, known) + rest if closed else piece
     return made
 
 
-def _part(random: Random, words: Words, page: Mapping[str, Any], mark: str) -> str:
+def _part(random: Random, page: Mapping[str, Any], mark: str, known: tuple[str, ...]) -> str:
     if mark in "abc":
-        return pick(random, vocabulary(words))
+        return pick(random, known)
+    if mark == "N":
+        return str(32 + int(random.random() * 968))
     if mark == "n":
         return str(1 + int(random.random() * pick(random, (9, 99, 999))))
     if mark[0] == "h":
@@ -59,19 +62,68 @@ def _part(random: Random, words: Words, page: Mapping[str, Any], mark: str) -> s
     return pseudo.word(random).capitalize() if mark == "P" else pseudo.word(random)
 
 
+# A name does not end with one of these.
+_UNFINISHED = re.compile(
+    r"(?:"
+    r"the|a|an|my|our|your|his|her|this|that|some|any|two|three|of|to|for|in|on|at|by|with|from|and|or|&|-|"
+    r"mr|mrs|ms|dr|prof|st|de|la|le|van|von|der|den|el|al|new|old|big|little|great|how|what|who|why|no|not|"
+    r"is|are|own|all|last|too|we|you|when|under|over|into|about|after|before|without|des|du|v|x|miss|sir|"
+    r"saint|aunt|uncle|captain|mount"
+    r")\.?",
+    re.IGNORECASE,
+)
+
+
 def stretched(random: Random, words: Words, text: str) -> str:
     """A known name made longer or shorter, so that knowing it does not tell where it ends."""
-    chance, known = random.random(), vocabulary(words)
+    chance, known = random.random(), nouns(words)
     if words.language == "zh":
-        if chance < 0.2 and len(text) > 2:
-            return text[:-1]
+        if chance < 0.2 and len(text) > 2 and text[-2] not in pseudo.LOOSE and text[-2] not in "小大新":
+            return text[:-1].rstrip()
         more = pick(random, known) if random.random() < 0.5 else pseudo.han(random, pick(random, (1, 2, 3)))
         made = more + text if chance < 0.5 else text + more
         return text if "上海" in made or "伞" in made else made
     parts = text.split(" ")
-    if chance < 0.2 and len(parts) > 1:
+    if chance < 0.2 and len(parts) > 1 and not _UNFINISHED.fullmatch(parts[-2]):
         return " ".join(parts[:-1])
     more = pick(random, known) if random.random() < 0.6 else pseudo.word(random)
     if parts[-1][:1].isupper():
         more = more[:1].upper() + more[1:]
     return f"{more} {text}" if chance < 0.5 else f"{text} {more}"
+
+
+_nouns: list[tuple[Words, tuple[str, ...]]] = []  # a few worlds and languages
+
+
+def nouns(words: Words) -> tuple[str, ...]:
+    """The words that names are made of: in Chinese none that also stands beside a slot, or a name's end could not be known."""
+    if words.language != "zh":
+        return vocabulary(words)
+    for known, found in _nouns:
+        if known is words:
+            return found
+    literals = [text for tool in words.tools for text in (*tool.requests, *tool.incomplete)]
+    literals += [text for tool in words.tools for leaf in tool.leaves() for text in leaf.clauses]
+    beside = {end for text in literals for piece in text[::2] for end in (piece[:2], piece[-2:])}
+    beside |= {end for text in _texts((words.pages, words.frames)) for pair in _ENDS.findall(text) for end in pair}
+    invented = words.frames["invented"]
+    beside |= {said for key in _SAID for entry in invented[key] for said in (*entry["said"], *entry.get("spoken", ()))}
+    beside |= {text for tool in words.tools for leaf in tool.leaves() for text in leaf.descriptions}
+    found = tuple(word for word in vocabulary(words) if word not in beside)
+    _nouns.append((words, found))
+    return found
+
+
+_ENDS = re.compile(r"(..)\{|\}(..)")
+_SAID = ("verb", "qualifier", "facet", "parameter", "enum")
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _texts(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _texts(value)

@@ -1,12 +1,13 @@
 """Dialogues in which every request is served by calls of one turn: one call, or several at once."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from training import kinds, tools
-from training.details import restyled
+from training.details import called, restyled
 from training.dialogue import Dialogue, assistant, calls, results, system, user
 from training.disguise import disguise
 from training.invent import invent
@@ -20,6 +21,11 @@ from training.world import ToolWords, Words
 
 # Kinds that a value alone shows.
 _ANSWERABLE = ("id", "path", "file", "folder", "url", "email", "phone", "date", "time")
+_BORDERS = frozenset("\"'`“”‘’「」『』")
+_VAGUE = re.compile(
+    r"\b(?:another|other|some|somebody|someone|something|somewhere|that|it|they|them|she|he)\b|某|另|别的|别人|有人|谁"
+)
+_COMMAS = frozenset(",;/，、；")
 LOOSENED = 0.15  # the share of natural tools that do not require one of their required parameters
 ERRORS = 0.06  # the share of calls that fail
 
@@ -46,18 +52,21 @@ def single(random: Random, words: Words) -> Dialogue:
 
 def again(random: Random, words: Words, tool: Tool, before: Request) -> Request | None:
     """ "And in Porto?": the same request with one other value; None where it would not be clear which one."""
-    leaves = tool.words.leaves()
-    alike = [leaf.kind for leaf in leaves]
-    fitting = [leaf for leaf in leaves if leaf.slot in before.values and alike.count(leaf.kind) == 1]
-    fitting = [leaf for leaf in fitting if leaf.kind in words.names or leaf.kind in _ANSWERABLE]
+    leaves = [leaf for leaf in tool.words.leaves() if leaf.slot in before.values]
+    fitting = [leaf for leaf in leaves if leaf.kind in words.names or leaf.kind in _ANSWERABLE]
     if not fitting or "again" not in words.frames:
         return None
     leaf = pick(random, fitting)
+    frames = words.frames["again"]
+    groups = [kinds.alike(words, one.kind) for one in leaves]
+    if groups.count(kinds.alike(words, leaf.kind)) > 1:  # two names: only its own name tells which one is meant
+        named = called(words.language, leaf, tool.spelled[leaf.slot])
+        frames = [frame.replace("{p}", named) for frame in words.frames.get("again_named", ()) if named]
     value = kinds.draw(random, words, leaf.kind, leaf)
-    if value.given == before.values[leaf.slot].given:
+    if not frames or value.given == before.values[leaf.slot].given:
         return None
     values = {**before.values, leaf.slot: value}
-    text, _ = wording(random, words, list(_around(pick(random, words.frames["again"]), value)))
+    text, _ = wording(random, words, list(_around(pick(random, frames), value)))
     return Request(text, values, tool.arguments(values))
 
 
@@ -107,13 +116,17 @@ def draw_tools(random: Random, words: Words, count: int, invented: float = 0.5) 
 
 def loosened(random: Random, tool: ToolWords) -> ToolWords:
     """The tool with one required parameter optional: the request that leaves it out is served, not answered by a question."""
-    short = pick(random, tool.incomplete)
+    # "Move it to another day" wants to be asked which, whatever the declaration says.
+    plain = [request for request in tool.incomplete if not any(_VAGUE.search(literal) for literal in request[::2])]
+    if not plain:
+        return tool
+    short = pick(random, plain)
     required = {parameter.slot for parameter in tool.parameters if parameter.required}
     left_out = required - set(short[1::2])
     if len(left_out) != 1 or any(parameter.kind == "object" for parameter in tool.parameters):
         return tool
     (slot,) = left_out
-    lacking = [request for request in tool.incomplete if slot not in request[1::2]]
+    lacking = [request for request in plain if slot not in request[1::2]]
     return replace(
         tool,
         incomplete=(),
@@ -214,6 +227,10 @@ def _repeated(random: Random, words: Words, wanted: list[Tool]) -> tuple[str, li
         if len(given) == len(wanted):
             break
     said = given[0].said
+    before, _, after = first.text.partition(said)
+    # In quotes it would be one value, between commas nobody could tell where the list ends.
+    if before[-1:] in _BORDERS or before.rstrip()[-1:] in _COMMAS or after[:1] in _COMMAS:
+        return None
     if first.text.count(said) != 1 or kinds.listed(said) or len(given) < 2:
         return None
     text = first.text.replace(said, kinds.join(random, words.language, [value.said for value in given]))
@@ -221,4 +238,4 @@ def _repeated(random: Random, words: Words, wanted: list[Tool]) -> tuple[str, li
     for value in given:
         values = {**first.values, slot.slot: value}
         asked.append((tool, Request(first.text, values, tool.arguments(values))))
-    return tools.polish(random, words, text), asked
+    return tools.polish(random, words, replace(first, text=text)), asked

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from training import tokenizer
+from training.clock import tells_time
 from training.dialogue import Dialogue
 from training.pseudo import HAN, han, pick, word
 
@@ -30,7 +31,8 @@ _LETTERS = (
 )
 _PICTURES = "🙂😀🎉🚀🔥🌧🌞🍎🐱🏠📎📅✅❌⭐❤"
 _SIGNS = "$<>^`£§|~#%&*+=@\\/_-.:;?!°©®±²½·—–→×～…€￥•"
-_SMALL = ("of", "the", "and", "a", "to", "in", "for", "with", "on", "at", "from", "my", "is", "&")
+_SMALL = ("of", "the", "a", "to", "in", "for", "with", "on", "at", "from", "my", "is", "&")
+_TELLING = re.compile(r"[\d@/.#_]")
 _ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 
@@ -41,6 +43,8 @@ def strange(dialogue: Dialogue, random: Random) -> Dialogue:
         old = values.pop(int(random.random() * len(values)))
         new = titled(random, old[0] >= "\u4e00") if random.random() < 0.5 else invented(random)
         whole = re.compile(rf"(?<![A-Za-z0-9]){re.escape(old)}(?![A-Za-z0-9])")
+        if any(old in message["content"] and not whole.search(message["content"]) for message in dialogue.messages):
+            continue  # somewhere it stands within another word only
         dialogue = replace(dialogue, messages=_mapped(dialogue.messages, partial(_swapped, whole, new)))
     return dialogue
 
@@ -66,7 +70,7 @@ def titled(random: Random, chinese: bool) -> str:
 def _english_title(random: Random) -> str:
     count = pick(random, (1, 2, 2, 3, 4))
     words = [word(random) if random.random() < 0.5 else pick(random, _pieces()).lower() for _ in range(count)]
-    small: Sequence[str] = ("of", "and", "&")
+    small: Sequence[str] = ("of", "&")  # two invented names with "and" would be two
     if random.random() < 0.75:  # small letters leave little else to read the end from
         words, small = [each.capitalize() for each in words], _SMALL
     if count > 1 and random.random() < 0.6:
@@ -150,14 +154,24 @@ def _pieces() -> tuple[str, ...]:
 
 
 def _copied(dialogue: Dialogue) -> Iterator[str]:
-    """Arguments that a user says word by word, and that the declarations do not know."""
+    """Arguments that a user says word by word, and that the declarations do not know; no times, which end by what they are."""
     asked = [message["content"] for message in dialogue.messages if message["role"] == "user"]
     declared = json.dumps(dialogue.tools, ensure_ascii=False).lower()
     for message in dialogue.messages:
         for call in message.get("tool_calls") or ():
-            for value in _strings(call["function"]["arguments"]):
-                if 1 < len(value) < 40 and value.lower() not in declared and any(value in text for text in asked):
+            values = list(_strings(call["function"]["arguments"]))
+            for value in values:
+                if not 1 < len(value) < 40 or value.lower() in declared or tells_time(value):
+                    continue
+                if len(values) > 1 and _TELLING.search(value) and any(_alone(value, text) for text in asked[1:]):
+                    continue
+                if any(value in text for text in asked):
                     yield value
+
+
+def _alone(value: str, text: str) -> bool:
+    """Whether little else is said: "Now 15516516185." is a phone number by its look, another text could be anything."""
+    return value in text and len(text) - len(value) < 20
 
 
 def _strings(node: Any) -> Iterator[str]:

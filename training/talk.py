@@ -222,7 +222,7 @@ def _near_misses(scene: Scene, wanted: Tool, nearest: ToolWords | None = None) -
             other = tools.declare(random, words, told) if told.key != wanted.words.key else None
         if other is None:
             other = tools.declare(random, words, invent.invent(random, words))
-        if other.name in names:
+        if other.name in names or other.words.key in keys:
             continue
         names.add(other.name)
         keys.add(other.words.key)

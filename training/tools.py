@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from training import kinds, pseudo
+from training import facts, kinds, pseudo
 from training.clock import BARE_DAYS
 from training.details import detailed, explained, first_word, generic, restyled
 from training.disguise import disguise
@@ -14,7 +14,7 @@ from training.fillers import filled
 from training.kinds import Value
 from training.pseudo import pick
 from training.spelling import STYLES, name_words, restyle
-from training.wording import END, PAUSES, uncapital, wording
+from training.wording import END, PAUSES, beside, uncapital, unparted, wording
 from training.world import Frame, Parameter, ToolWords, Words
 
 # People give a page where a host is asked for, a path where a file is.
@@ -156,6 +156,8 @@ def ask(
     first = min((tool.spelled[leaf.slot].lower() for leaf in leaves.values() if leaf.required), default="")
     early = {leaf.slot for leaf in leaves.values() if not leaf.required and tool.spelled[leaf.slot].lower() < first}
     values: dict[str, Value] = {}
+    counts = any(kinds.alike(words, leaf.kind) == "number" for leaf in leaves.values())
+    bare = unparted(random, frame, {slot: kinds.alike(words, leaf.kind) for slot, leaf in leaves.items() if not leaf.clauses})
     for slot in frame[1::2]:
         leaf = leaves[slot]
         if slot in known:
@@ -163,14 +165,21 @@ def ask(
         elif (
             leaf.required or not (leaf.clauses or leaf.yes) or random.random() < (max(chance, 0.65) if slot in early else chance)
         ):
-            values[slot] = _other(random, words, leaf, values)
+            values[slot] = _other(random, words, leaf, values, slot in bare)
+            while counts and leaf.kind == "id" and values[slot].said.isdigit():  # it would be taken for the number
+                values[slot] = _other(random, words, leaf, values, False)
     # In an invented or disguised tool the very words are the only clue.
     if tool.words.recipe is None and tool.words.disguised is None:
         frame = tuple(part if place % 2 else words.synonyms.vary(random, part) for place, part in enumerate(frame))
     lower = random.random() < 0.05
     if lower:
         values = {slot: value if slot in known else _lowered(words, value) for slot, value in values.items()}
-    text, is_open = wording(random, words, filled(random, words, _pieces(random, words, tool, frame, values)), lower)
+    timed = any(kinds.alike(words, leaf.kind) in ("day", "duration") for leaf in leaves.values())
+    text, is_open = wording(random, words, filled(random, words, _pieces(random, words, tool, frame, values), timed), lower)
+    # "for 6 pm" in the request: the answer does not say "at 6 pm" either.
+    for slot, value in values.items():
+        if value.kind == "moment" and value.said not in text and " at " in value.given:
+            values[slot] = replace(value, said=value.given)
     return Request(text, values, tool.arguments(values), is_open)
 
 
@@ -191,16 +200,16 @@ def wrapped(random: Random, words: Words, frame: Frame) -> Frame:
     return (first, *frame[1:-1], after or frame[-1])
 
 
-def _other(random: Random, words: Words, leaf: Parameter, values: Mapping[str, Value]) -> Value:
-    """A value that no other slot of the request has: from one city to another."""
+def _other(random: Random, words: Words, leaf: Parameter, values: Mapping[str, Value], known: bool) -> Value:
+    """A value that no other slot of the request has: from one city to another. known: one that tells what it is."""
     kind = leaf.kind
-    if kind in _ALIKE and random.random() < 0.08 and kinds.known(words, _ALIKE[kind]):
+    if kind in _ALIKE and not known and random.random() < 0.08 and kinds.known(words, _ALIKE[kind]):
         kind = _ALIKE[kind]
-    value = kinds.draw(random, words, kind, leaf)
+    value = kinds.draw(random, words, kind, leaf, known)
     for _ in range(4):
         if kind == "flag" or all(value.given != other.given for other in values.values()):
             break
-        value = kinds.draw(random, words, kind, leaf)
+        value = kinds.draw(random, words, kind, leaf, known)
     return value
 
 
@@ -220,7 +229,7 @@ def _pieces(random: Random, words: Words, tool: Tool, frame: Frame, values: Mapp
         free = all(not leaf.required and (leaf.clauses or leaf.yes) for leaf in (leaves[order[place]], leaves[order[place + 1]]))
         if free and frame[2 * place + 2] == "" and random.random() < 0.4:
             order[place], order[place + 1] = order[place + 1], order[place]
-    alone = [leaf.kind for leaf in leaves.values()]
+    alone = [kinds.alike(words, leaf.kind) for leaf in leaves.values() if leaf.clauses]
     pieces: list[str | Value] = [frame[0]]
     for slot, literal in zip(order, frame[2::2], strict=True):
         leaf = leaves[slot]
@@ -234,7 +243,7 @@ def _pieces(random: Random, words: Words, tool: Tool, frame: Frame, values: Mapp
                 pause = literal[:1] in PAUSES and isinstance(pieces[-1], str) and pieces[-1][-1:] not in PAUSES
                 clause = None
                 if pause and random.random() < 0.3:
-                    clause = generic(random, words, leaf, tool.spelled[slot], alone.count(leaf.kind) == 1)
+                    clause = generic(random, words, leaf, tool.spelled[slot], alone.count(kinds.alike(words, leaf.kind)) == 1)
                 before, _, after = clause or pick(random, leaf.clauses)
                 pieces += [before, value, after]
         pieces.append(literal)
@@ -250,11 +259,13 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
     chance = random.random()
     if text[-1:] not in END and (chance < 0.12 or random.random() < 0.55):
         text += stop
-    if chance > 0.78 and "text" in words.texts:
-        # Something that has nothing to do with the request, before it or behind it.
-        aside = kinds.compose(random, words, pick(random, words.texts["text"]))
+    asides = words.texts.get("aside") or words.texts.get("text")
+    if chance > 0.78 and asides:
+        # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
+        aside = kinds.compose(random, words, pick(random, asides))
         aside = aside[:1].upper() + aside[1:] + stop
-        text = aside + blank + text if chance > 0.83 else text + ("" if text[-1:] in END else stop) + blank + aside
+        first = chance > 0.83 or (not isinstance(request, str) and request.open)
+        text = aside + blank + text if first else text + ("" if text[-1:] in END else stop) + blank + aside
     if chance < 0.12:
         text += blank + pick(random, words.frames["closers"])
     elif chance < 0.3:
@@ -275,45 +286,28 @@ def result(random: Random, words: Words, tool: Tool, request: Request | None = N
         else:
             text = pick(random, kind)
             value = Value(text, text, "word")
-        fields[name] = value if isinstance(value.given, str) else Value(_said(words, value.given), value.given, value.kind)
-    return content(random, {name: value.given for name, value in fields.items()}), fields
-
-
-def content(random: Random, fields: Mapping[str, Any]) -> str:
-    """A result's fields as JSON or as lines of text."""
-    if not fields:
-        return pick(random, ("ok", "done", "OK", '{"ok": true}', '{"status": "success"}', "true", "success", '{"success":true}'))
-    style, shape = pick(random, ("snake", "snake", "camel")), random.random()
-    named = {restyle(name, style): value for name, value in fields.items()}
-    if shape < 0.15:
-        return pick(random, ("\n", "\n", ", ", "; ")).join(f"{name}: {value}" for name, value in named.items())
-    if shape < 0.3:
-        named = {pick(random, ("status", "ok", "success")): True, **named} if shape < 0.22 else {"status": "ok", **named}
-    body: dict[str, Any] = {pick(random, ("result", "data", "response")): named} if shape > 0.9 else named
-    if random.random() < 0.25:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return json.dumps(body, ensure_ascii=False)
-
-
-def _said(words: Words, given: Any) -> str:
-    if isinstance(given, list):
-        return ("、" if words.language == "zh" else ", ").join(str(item) for item in given)
-    return str(given)
+        fields[name] = Value(facts.said(words, value.given), value.given, value.kind)
+    return facts.printed(random, {name: value.given for name, value in fields.items()}), fields
 
 
 def answer(random: Random, words: Words, tool: Tool, request: Request, fields: Mapping[str, Value]) -> str:
-    """The assistant's short answer after a result: the tool's first answer whose slots are all there."""
+    """The assistant's short answer after a result: the tool's first answer whose slots are all there, or what the result says."""
     at_hand = {**request.values, **fields}
     fitting = next((one for one in tool.words.answers if all(slot in at_hand for slot in one[1::2])), None)
     if fitting is None:
-        return str(words.frames["done"][0])
+        told = [(facts.named(name), value.said) for name, value in fields.items() if value.said != "true"]
+        return facts.sentence(words, told)
     pieces = list(fitting)
     for place in range(1, len(pieces), 2):
         said = at_hand[pieces[place]].said
         if said in BARE_DAYS and pieces[place - 1].endswith(" on "):
             pieces[place - 1] = pieces[place - 1][:-3]
         pieces[place] = said
-    return "".join(pieces)
+    text = ""
+    for piece in pieces:
+        # A value may say its percent itself.
+        text = beside(text, piece[1:] if text.endswith("%") and piece[:1] == "%" else piece, words.language == "zh")
+    return text
 
 
 def failure(random: Random, words: Words, tool: Tool, request: Request) -> tuple[str, str]:

@@ -1,12 +1,13 @@
 """Sentences put together from literals and values, so that each value shows where it ends."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from random import Random
 
 from training.clock import BARE_DAYS
 from training.kinds import Value
 from training.pseudo import pick
-from training.world import Words
+from training.world import Frame, Words
 
 _QUOTES = {
     "en": (('"', '"'), ('"', '"'), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’")),
@@ -66,6 +67,7 @@ _STARTS = frozenset(
 )
 PAUSES = ("", *",.?!;:，。？！；：")
 END = ".?!。？！"
+_JOINED = re.compile("..(?:和|与|以及|、).")
 _EXACT = ("id", "path", "folder", "file", "url", "email", "code", "word")
 
 
@@ -75,7 +77,7 @@ def wording(random: Random, words: Words, pieces: list[str | Value], lower: bool
     tight = words.language == "zh"
     for place, piece in enumerate(pieces):
         if isinstance(piece, str):
-            text = _beside(text, piece.lower() if lower else piece, tight)
+            text = beside(text, piece.lower() if lower else piece, tight)
             continue
         said = piece.said
         if text[-1:] in _OPEN and text:
@@ -88,17 +90,37 @@ def wording(random: Random, words: Words, pieces: list[str | Value], lower: bool
                 is_open = True
             else:
                 said = quote(random, words.language, said, piece.kind == "code")
+        elif said == "两" and (place == last or str(pieces[place + 1])[:1] in PAUSES):
+            said = str(piece.given)  # only before what it counts
+        elif tight and _unclear(piece, pieces[place + 1 : place + 2], text):
+            said = quote(random, words.language, said)
         elif isinstance(piece.given, str) and random.random() < 0.07 and piece.kind not in ("date", "time", "moment", "duration"):
             said = quote(random, words.language, said, piece.kind in _EXACT)
         elif said in BARE_DAYS and text.endswith(" on "):
             text = text[:-3]
         elif said != piece.given and text.endswith(("for ", "moment, ")):
             said = piece.given if piece.kind == "moment" else said  # a reminder for 6 pm, not for at 6 pm
-        text = _beside(text, said, tight)
+        text = beside(text, said, tight)
     return text, is_open
 
 
-def _beside(text: str, more: str, tight: bool) -> str:
+def unparted(random: Random, frame: Frame, groups: Mapping[str, str]) -> set[str]:
+    """Slots that no word tells apart ("Sighting: {animal}, {date}, {place}", "Put {who}, {where}"), all but one of each group.
+
+    Nobody could tell which is which were both invented. groups: slot -> the group of values that look like its own.
+    """
+    worded = [any(letter.isalpha() for letter in text) for text in frame[::2]]
+    worded[0] = worded[-1] = True
+    rows: dict[str, list[str]] = {}
+    for place in range(1, len(frame), 2):
+        before, after = frame[place - 1].rstrip()[-1:], frame[place + 1].lstrip()[:1]
+        alone = not before.isalpha() and not after.isalpha()
+        if frame[place] in groups and (alone or not all(worded[place // 2 : place // 2 + 2])):
+            rows.setdefault(groups[frame[place]], []).append(frame[place])
+    return {slot for row in rows.values() for slot in random.sample(row, len(row) - 1)}
+
+
+def beside(text: str, more: str, tight: bool) -> str:
     """Join; where Chinese has no blank, one keeps two Latin words or numbers apart."""
     if tight and text[-1:].isascii() and text[-1:].isalnum() and more[:1].isascii() and more[:1].isalnum():
         return f"{text} {more}"
@@ -122,6 +144,15 @@ def uncapital(words: Words, text: str) -> str:
     if first in _STARTS or first in words.frames.get("wrap", {}).get("verbs", ()):
         return text[:1].lower() + text[1:]
     return text
+
+
+def _unclear(value: Value, after: Sequence[str | Value], before: str) -> bool:
+    """Whether a Chinese name reads like two names, or runs into a number beside it."""
+    if not isinstance(value.given, str) or value.kind in (*_EXACT, "url", "phone", "date", "time", "moment", "duration", "enum"):
+        return False
+    follows = (after[0] if isinstance(after[0], str) else after[0].said)[:1] if after else ""
+    first, last = value.said[:1].isdigit() and before[-1:].isdigit(), value.said[-1:].isdigit() and follows.isdigit()
+    return first or last or _JOINED.search(value.said) is not None
 
 
 def _timed(rest: Sequence[str | Value]) -> bool:

@@ -31,7 +31,8 @@ def workflow(random: Random, words: Words, world: object = None) -> Dialogue:
     for _ in range(pick(random, (1, 1, 2, 2, 3, 4))):
         chance = random.random()
         if fact and chance > 0.88:
-            _note_field(scene, *fact)
+            noted = _note_field(scene, *fact)
+            text, said = ("", noted) if noted else (text, said)  # "it" would have two meanings
             continue
         if chance < 0.12:
             talk.chat(scene, "thanks")
@@ -64,17 +65,18 @@ def _actions(scene: Scene, form: str, count: int) -> list[actions.Action]:
     return found or actions.act(scene, 1, "does")
 
 
-def _note_field(scene: Scene, field: str, value: str) -> None:
-    """A turn that wants one field of the result noted or sent."""
+def _note_field(scene: Scene, field: str, value: str) -> str:
+    """A turn that wants one field of the result noted or sent; the text of the call, empty where no action can do that."""
     random, words = scene.random, scene.words
     todo = actions.act(scene, 1, "field", {"field": Value(field, field, "field")}) if "value" in words.pages["actions"] else []
     if not todo:
-        return
+        return ""
     scene.user(joined(pick(random, words.pages["workflows"]["turns"]), {"do": todo[0].clause}))
-    noted = words.pages["actions"]["value"].replace("{field}", field).replace("{value}", value)
+    noted: str = words.pages["actions"]["value"].replace("{field}", field).replace("{value}", value)
     scene.call(todo[0].about(noted).call())
     scene.result(actions.returned(scene))
     scene.say(actions.finished(scene, todo))
+    return noted
 
 
 def _first(scene: Scene) -> tuple[str, tuple[str, str] | None]:

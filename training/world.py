@@ -10,7 +10,7 @@ A frame is a sentence with {slots}. It is kept cut into pieces: literal, slot, l
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -207,10 +207,29 @@ def faults(words: Words) -> list[str]:
         for request in tool.incomplete:
             if len(required - set(request[1::2])) != 1:
                 found.append(f"{tool.key}: an incomplete request leaves out exactly one required slot: {request[0]}...")
+        for text in (*tool.requests, *tool.incomplete):
+            found += [f"{tool.key}: {fault}: {text[0]}..." for fault in _unclear(words, text, leaves)]
         for text in (*tool.answers, *tool.errors):
             strange = set(text[1::2]) - set(leaves) - set(tool.results)
             found += [f"{tool.key}: neither slot nor result {slot}: {text[0]}..." for slot in sorted(strange)]
     return found
+
+
+def _unclear(words: Words, text: Frame, leaves: Mapping[str, Parameter]) -> Iterator[str]:
+    """What nobody could read in a request: names with no word between them, a percent sign twice."""
+    from training.kinds import alike
+
+    for place in range(1, len(text), 2):
+        leaf, after = leaves.get(text[place]), text[place + 1]
+        following = leaves.get(text[place + 2]) if place + 2 < len(text) else None
+        if leaf is None or leaf.clauses:
+            continue
+        if leaf.kind == "percent" and after.lstrip().startswith(("%", "percent", "per cent")):
+            yield f"the value of {leaf.slot} says percent itself"
+        if following is None or following.clauses or after not in ("", " "):
+            continue
+        if alike(words, leaf.kind) == alike(words, following.kind) == "name":
+            yield f"no word stands between {leaf.slot} and {following.slot}"
 
 
 if __name__ == "__main__":
