@@ -26,6 +26,7 @@ _VAGUE = re.compile(
     r"\b(?:another|other|some|somebody|someone|something|somewhere|that|it|they|them|she|he)\b|某|另|别的|别人|有人|谁"
 )
 _COMMAS = frozenset(",;/，、；")
+NATURAL = 0.25  # the share of dialogues in which no tool that is asked for is invented or in disguise
 LOOSENED = 0.15  # the share of natural tools that do not require one of their required parameters
 ERRORS = 0.06  # the share of calls that fail
 
@@ -95,12 +96,15 @@ def parallel(random: Random, words: Words) -> Dialogue:
     return Dialogue(messages, tools.toolbox(random, words, chosen), words.language, "parallel")
 
 
-def draw_tools(random: Random, words: Words, count: int, invented: float = 0.5) -> list[ToolWords]:
-    """Different tools, so large a share of them invented."""
+def draw_tools(random: Random, words: Words, count: int) -> list[ToolWords]:
+    """Different tools: all natural, or some or all of them in disguise or invented."""
     found: dict[str, ToolWords] = {}
-    disguised = pick(random, (0.2, 0.6, 1.0))
-    share = pick(random, (0.0, 1.0, invented)) if words.tools else 1.0
-    if "invented" not in words.frames:
+    disguised, share = pick(random, (0.2, 0.6, 1.0)), pick(random, (0.0, 1.0, 0.5))
+    if random.random() < NATURAL:
+        disguised = share = 0.0
+    if not words.tools:
+        share = 1.0
+    elif "invented" not in words.frames:
         share = 0.0
     while len(found) < count:
         tool = invent(random, words) if random.random() < share else pick(random, words.tools)

@@ -350,8 +350,10 @@ def toolbox(
     names = {tool.name for tool in chosen}
     found = [tool.declaration for tool in chosen]
     style = pick(random, STYLES) if random.random() < 0.6 else None
-    disguised = pick(random, (0.2, 0.6, 1.0))
     masked = [tool for tool in chosen if tool.words.disguised is not None]
+    # Where all that is asked for is natural, mostly everything is: strange neighbours would give it away.
+    natural = not masked and all(tool.words.recipe is None for tool in chosen) and random.random() < 0.7
+    disguised = 0.0 if natural else pick(random, (0.2, 0.6, 1.0))
     near = [other for tool in chosen for other in words.domains.get(tool.words.domain, ())]
     for _ in range(4 * count):
         if len(found) >= count + len(chosen):
@@ -366,7 +368,7 @@ def toolbox(
             # The tool itself, or another disguise of it: only the replaced words tell them apart.
             plain = pick(random, masked).words.disguised
             other = declare(random, words, plain if random.random() < 0.4 else disguise(random, words, plain), style)
-        elif source > 0.9 and "invented" in words.frames:
+        elif source > 0.9 and not natural and "invented" in words.frames:
             other = declare(random, words, invent(random, words, requests=0), style)
         else:
             plain = pick(random, near if near and source < 0.42 else words.tools)

@@ -178,10 +178,11 @@ def _parameter(slot: str, table: dict[str, Any]) -> Parameter:
 
 
 def faults(words: Words) -> list[str]:
-    """What is wrong with the tools of a language: unknown kinds and slots, requests that leave out what is required."""
+    """What is wrong with the words of a language: unknown kinds and slots, requests that leave out what is required, ..."""
     from training.kinds import known  # kinds draws from words, so it imports this module
 
-    found = []
+    every = ((kind, name) for kind, names in words.names.items() for name in names)
+    found = [f"{kind}: {name} ends like a sentence" for kind, name in every if name[-1] in ".!?。！？"]
     for tool in words.tools:
         leaves = {leaf.slot: leaf for leaf in tool.leaves()}
         required = {slot for slot, leaf in leaves.items() if leaf.required}
