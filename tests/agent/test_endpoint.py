@@ -9,7 +9,7 @@ import pytest
 from tests.agent.canned import Canned, as_json, call, end, stream
 from tests.e2e.service import free_port
 
-from tokenwell.agent.endpoint import Endpoint, EndpointError, Reply, base_of
+from tokenwell.agent.endpoint import Endpoint, EndpointError, Reply, base_of, per_token_s
 from tokenwell.wire.errors import SettingsError
 
 
@@ -67,12 +67,24 @@ def test_text_thinking_and_usage() -> None:
         [call("f", '{"a":1}', 0, "x"), call("g", "{}", 0, "y")],  # every call has the number 0
         [call("f", '{"a":1}', None, "x"), call("g", "{}", None, "y")],
         [call("f", '{"a":', 0, "x"), call("g", "{", 1, "y"), call("", "1}", 0, "x"), call("", "}", 1, None)],
+        [call("", "", 0, "x"), call("f", "", 0, None), call("", '{"a":1}', 0, None), call("g", "{}", 1, "y")],
+        [call("f", '{"a":', 0, "x"), call("f", "1}", 0, "x"), call("f", "", 0, "x"), call("g", "{}", 1, "y")],  # names again
+        [{"tool_calls": call("f", '{"a":1}', 0, "x")["tool_calls"] + call("g", "{}", 1, "y")["tool_calls"]}],
     ],
 )
 def test_calls_however_they_are_counted(deltas: list[Any]) -> None:
     reply, pieces = asked(stream(*deltas, end("tool_calls")))
     assert [(each.id, each.name, each.arguments) for each in reply.calls] == [("x", "f", '{"a":1}'), ("y", "g", "{}")]
-    assert [text for kind, text in pieces if kind == "call"] == ["f", "g"]
+    shown = "".join({"call": f"> {text} "}.get(kind, text) for kind, text in pieces)
+    assert shown == '> f {"a":1}> g {}'  # one after the other, however they came
+
+
+@pytest.mark.parametrize(("number", "id"), [(0, None), (None, None), (None, ""), (0, "same")])
+def test_whole_calls_that_nothing_tells_apart_are_several(number: int | None, id: str | None) -> None:
+    parts = [("f", '{"a":1}'), ("f", '{"a":2}'), ("g", "{"), ("", "}")]
+    reply, _ = asked(stream(*[call(*part, number, id) for part in parts], end("tool_calls")))
+    assert [(each.name, each.arguments) for each in reply.calls] == [("f", '{"a":1}'), ("f", '{"a":2}'), ("g", "{}")]
+    assert len({each.id for each in reply.calls}) == 3
 
 
 def test_calls_without_ids_get_some() -> None:
@@ -80,10 +92,55 @@ def test_calls_without_ids_get_some() -> None:
     assert [each.id for each in reply.calls] == ["call_1", "call_2"]
 
 
+@pytest.mark.parametrize(("given", "arguments"), [({"a": "中"}, '{"a": "中"}'), ({}, "{}"), (None, ""), ([], "[]")])
+def test_arguments_that_are_no_text(given: Any, arguments: str) -> None:
+    reply, _ = asked(stream(call("f", given), end("tool_calls")))
+    assert reply.calls[0].arguments == arguments
+
+
 def test_arguments_that_are_no_object_are_not_sent_back() -> None:
     reply, _ = asked(stream(call("f", '{"a":'), end("tool_calls")))
     assert reply.calls[0].arguments == '{"a":'
     assert reply.message()["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+
+
+_HELLO = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n'
+_END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "text/event-stream", _HELLO + b"data: [DONE]\n\n"),  # does not say why it ends
+        (200, "text/event-stream", _HELLO + _END),  # without a line end
+        (200, "application/json", b"\n" + _HELLO + _END),
+        (200, "text/plain", b'{"choices": [{"message": {"content": "Hello"}}]}'),
+        as_json({"choices": [{"message": {"content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]}}]}),
+        stream({"content": "Hello"}, {"choices": [], "usage": {"prompt_tokens": "n/a", "completion_tokens": None}}, end()),
+    ],
+)
+def test_answers_of_careless_endpoints(answer: tuple[int, str, bytes]) -> None:
+    reply, pieces = asked(answer)
+    assert ("".join(text for _, text in pieces), reply.finish) == ("Hello", "stop")
+
+
+def test_halves_of_characters_and_broken_ones_are_replaced() -> None:
+    split = _HELLO.replace(b"Hello", b"a\\ud83d") + _HELLO.replace(b"Hello", b"\xff")
+    with Canned((200, "text/event-stream", split + _END), stream({"content": "ok"}, end())) as canned:
+        endpoint = Endpoint(canned.base)
+        reply = endpoint.ask([])
+        list(reply)
+        list(endpoint.ask([reply.message(), {"role": "user", "content": "b\udcff"}]))  # from an argument that is no UTF-8
+    assert [message["content"] for message in canned.requests[1]["messages"]] == ["a\ufffd\ufffd", "b?"]
+
+
+def test_times() -> None:
+    reply, _ = asked(stream(end(), {"choices": [], "usage": {"completion_tokens": 1}}))
+    assert reply.first_s == 0 < reply.seconds  # nothing came, and that took its time
+    at_once, _ = asked(stream(*[{"content": "a"}] * 9, end(), {"choices": [], "usage": {"completion_tokens": 9000}}))
+    assert at_once.tokens_per_s is None
+    assert per_token_s(11, 1.0, 2.0) == pytest.approx(0.1)
+    assert per_token_s(1, 1.0, 2.0) is per_token_s(0, 1.0, 2.0) is per_token_s(20, 1.0, 1.0001) is None
 
 
 def test_an_answer_that_is_not_streamed() -> None:
@@ -103,6 +160,20 @@ def test_an_answer_that_is_not_streamed() -> None:
         ((500, "text/html", b"<html>"), "refused with 500"),
         ((200, "text/html", b"data: <p>\n\n"), "does not speak the OpenAI Chat API"),
         (as_json([]), "does not speak the OpenAI Chat API"),
+        (as_json({"status": "ok"}), "ended in the middle"),
+        ((200, "text/html", b" <!doctype html><p>Web"), "does not speak the OpenAI Chat API"),
+        ((404, "text/html", b"<html>"), "refused with 404: check the address"),
+        ((400, "text/plain", b"no such\nmodel\n"), "refused with 400: no such model$"),
+        ((500, "text/plain", b"x" * 9999), f"{'x' * 500} ...$"),
+        (as_json({"error": "expired"}, 401), "with --api-key. It says: expired$"),
+        (stream({"content": "a"}, {"choices": {}}, {"choices": ["x"]}, end()), "does not speak the OpenAI Chat API"),
+        (stream({"choices": {"0": 1}}, end()), "does not speak the OpenAI Chat API"),
+        (stream({"choices": [{"delta": "x"}]}, end()), "does not speak the OpenAI Chat API"),
+        (stream({"tool_calls": {"a": 1}}, end()), "does not speak the OpenAI Chat API"),
+        (stream({"tool_calls": [{"function": "f"}]}, end()), "does not speak the OpenAI Chat API"),
+        ((200, "text/event-stream", _HELLO + b'data: {"object": "error", "message": "engine died"}\n\n'), "gave up: engine died"),
+        ((200, "text/event-stream", b"data: " + b"[" * 9999 + b"\n\n"), "does not speak the OpenAI Chat API"),
+        ((200, "text/event-stream", b"data: [DONE]\n\n"), "ended in the middle"),
     ],
 )
 def test_what_goes_wrong_is_told(answer: tuple[int, str, bytes], said: str) -> None:
@@ -110,14 +181,29 @@ def test_what_goes_wrong_is_told(answer: tuple[int, str, bytes], said: str) -> N
         asked(answer)
 
 
+def test_an_endpoint_that_has_moved_says_where() -> None:
+    with Canned((308, "text/plain", b"")) as canned, pytest.raises(EndpointError, match=r"moved to https://a/v1; give"):
+        canned.headers["location"] = "https://a/v1/chat/completions"
+        list(Endpoint(canned.base).ask([]))
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "foo://x"])
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(SettingsError, match="the proxy that the environment names"):
+        Endpoint("https://a.example/v1")
+    Endpoint("http://127.0.0.1:9/v1").close()  # needs none
+
+
 def test_models_and_keys() -> None:
     cards = as_json({"data": [{"id": "a"}, {"id": "b"}]})
-    with Canned(cards, cards, as_json({"data": []}), as_json({}, 403), as_json("x")) as canned:
+    broken = (200, "application/json", b'{"data": "\xff"}')
+    with Canned(cards, cards, as_json({"data": []}), as_json({}, 403), as_json("x"), broken) as canned:
         endpoint = Endpoint(canned.base, "secret")
         assert endpoint.models() == ["a", "b"]
         endpoint.choose(None)
         assert endpoint.model == "a"
-        for said in ("lists no models", "another API key", "lists no models"):
+        for said in ("lists no models", "another API key", "lists no models", "lists no models"):
             with pytest.raises(EndpointError, match=said):
                 endpoint.models()
     assert set(canned.keys) == {"Bearer secret"}

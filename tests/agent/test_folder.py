@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,29 @@ def test_what_was_written_is_read(inside: Path) -> None:
     assert (inside / "notes/2026/a.md").read_bytes() == b"x"
 
 
+def test_a_path_may_begin_with_the_working_folder(inside: Path) -> None:
+    Folder(inside).write(f"{inside}/a.md", "x")
+    assert (inside / "a.md").read_text() == "x"
+    for path in (f"{inside}/../secret.txt", f"{inside}//etc/passwd", f"{inside}x/a.md"):
+        with pytest.raises(ToolError, match="outside of the working folder"):
+            Folder(inside).read(path)
+
+
+def test_a_text_for_which_there_is_no_room_leaves_the_old_one(inside: Path) -> None:
+    folder = Folder(inside)
+    folder.write("a.md", "old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(ToolError, match=r"a\.md cannot be used: File too large"):
+            folder.write("a.md", "n" * 11)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (inside / "a.md").read_text() == "old"
+    folder.write("a.md", "")
+    assert (inside / "a.md").read_text() == ""
+
+
 def test_what_is_appended_is_a_line_of_its_own(inside: Path) -> None:
     folder = Folder(inside)
     folder.append("MEMORY.md", "one")
@@ -40,7 +64,25 @@ def test_what_is_appended_is_a_line_of_its_own(inside: Path) -> None:
     assert (inside / "open.md").read_text() == "no line end\nthree\nfour\n"
 
 
-@pytest.mark.parametrize("path", ["../secret.txt", "a/../../secret.txt", "/etc/passwd", "..", "/", "", " ", ".", "a/", "a\0b"])
+@pytest.mark.parametrize("content", ["笔记\n".encode("gbk"), "notes\n".encode("utf-16"), b"\x89PNG\r\n\x1a\n"])
+def test_nothing_is_appended_to_a_file_of_another_encoding(inside: Path, content: bytes) -> None:
+    (inside / "notes.md").write_bytes(content)
+    for use in (Folder(inside).read, lambda path: Folder(inside).append(path, "新")):
+        with pytest.raises(ToolError, match=r"notes\.md is not a text file in UTF-8"):
+            use("notes.md")
+    assert (inside / "notes.md").read_bytes() == content
+
+
+def test_what_is_appended_to_a_large_file(inside: Path) -> None:
+    content = "中" * (MOST_BYTES // 2)
+    (inside / "large.log").write_text(content)
+    Folder(inside).append("large.log", "end")
+    assert (inside / "large.log").read_text() == f"{content}\nend\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.txt", "a/../../secret.txt", "/etc/passwd", "..", "/", "", " ", ".", "a/", "a\0b", "~/x", "a/" * 999 + "b"]
+)
 def test_paths_that_could_lead_out_or_name_no_file_are_refused(inside: Path, path: str) -> None:
     folder = Folder(inside)
     for use in (folder.read, lambda path: folder.write(path, "x"), lambda path: folder.append(path, "x")):

@@ -86,6 +86,7 @@ def test_a_malformed_call_is_shown_and_its_result_is_the_error(tmp_path: Path) -
         ([stream(call("read_file", "{}"), end("tool_calls"))] * 2, "not finished after 2 turns; --max-turns allows more"),
         ([stream(call("write_file", '{"path": "a", "content": "'), end("length"))], "cut off"),
         ([stream({"content": "It is "}, end("length"))], "cut off"),
+        ([stream({"content": "Let me look."}, end("tool_calls"))], "called a tool, but not which"),
         ([stream({"content": " \n"}, end())], "the model's answer is empty"),
         ([stream({"content": "It"}, {"error": {"message": "gone"}})], "gave up: gone"),
     ],

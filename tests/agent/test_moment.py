@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date, datetime
 
 import pytest
@@ -32,6 +33,15 @@ NOW = datetime(2026, 3, 4, 13, 20, 31)  # a Wednesday
         ("二十分钟后", "03-04 13:40"), ("半小时后", "03-04 13:50"),
         ("两个小时后", "03-04 15:20"), ("5月1日下午两点", "05-01 14:00"), ("五月一号", "05-01 09:00"), ("18：30", "03-04 18:30"),
         ("晚上11点", "03-04 23:00"), ("中午一点", "03-05 13:00"), ("明天9点05分", "03-05 09:05"),
+        ("March 5 at 6 pm", "03-05 18:00"), ("on the 5th of March, 2026 at 18.30", "03-05 18:30"), ("Sept. 9", "09-09 09:00"),
+        ("2026/03/05 18:00", "03-05 18:00"), ("今年3月5日8点", "03-05 08:00"),
+        ("half past six", "03-04 18:30"), ("a quarter to 6 pm", "03-04 17:45"),
+        ("quarter past 9 tomorrow morning", "03-05 09:15"),
+        ("in two days at 6 pm", "03-06 18:00"), ("三天后下午四点", "03-07 16:00"), ("in an hour and a half", "03-04 14:50"),
+        ("一个半小时后", "03-04 14:50"), ("两个半小时后", "03-04 15:50"), ("大后天", "03-07 09:00"),
+        ("下周一上午九点", "03-09 09:00"), ("下周五", "03-13 09:00"), ("这周五", "03-06 09:00"), ("下下个星期日", "03-22 09:00"),
+        ("明天周四下午三点", "03-05 15:00"), ("晚上十二点", "03-05 00:00"), ("夜里两点", "03-05 02:00"),
+        ("tonight at midnight", "03-05 00:00"), ("at 12 at night", "03-05 00:00"),
     ],
 )  # fmt: skip
 def test_times(said: str, meant: str) -> None:
@@ -44,12 +54,38 @@ def test_what_is_no_time(said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        "2026-02-30 18:00", "2月30日下午三点", "31 April at 9", "05.03.2026 18:00", "03/05/2026 6 pm", "the 15th at 6 pm",
+        "十五号下午两点", "next week at 6 pm", "this weekend at 9:00", "这周末早上八点", "every month at 9 am",
+        "ten to six pm", "from 3 to 5 pm", "18:00 UTC", "2026-03-05 6 pm EST", "6 pm Tokyo time", "东京时间下午三点",
+        "18:00+09:00", "in 2 weeks on Friday", "in two hours at 6 pm",
+        "下午三点到五点",
+    ],
+)  # fmt: skip
+def test_what_says_more_than_is_understood_is_no_time(said: str) -> None:
+    assert moment(said, NOW) is None
+
+
+def test_a_time_with_its_distance_from_utc_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert moment("2026-03-05T10:00:00Z", NOW) == datetime(2026, 3, 5, 18)
+        assert moment("2026-03-05T18:00+09:00", NOW) == datetime(2026, 3, 5, 17)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
     ("said", "meant"),
     [
         ("today", "2026-03-04"), ("Tomorrow", "2026-03-05"), ("今天", "2026-03-04"), ("后天", "2026-03-06"),
         ("2026-03-09", "2026-03-09"),
         ("the day after tomorrow", "2026-03-06"), ("1月2日", "2027-01-02"),
         ("2026年12月24日", "2026-12-24"), ("Sunday", "2026-03-08"),
+        ("March 5", "2026-03-05"), ("2 January", "2027-01-02"), ("明年3月5日", "2027-03-05"), ("大后天", "2026-03-07"),
         ("yesterday", None), ("2026-02-30", None), ("", None),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ def test_the_lines_are_those_of_the_standard() -> None:
 
 
 def test_text_is_escaped_and_long_lines_are_folded_between_characters() -> None:
-    text = "带伞，" * 40 + "a,b;c\\d\ne"
+    text = "带伞，" * 40 + "a,b;\x00\x1bc\\d\ne"
     content = icalendar(text, WHEN, MADE)
     assert all(len(line.encode()) <= 75 for line in content.split("\r\n"))
     [summary] = [line for line in content.replace("\r\n ", "").split("\r\n") if line.startswith("SUMMARY:")]

@@ -44,6 +44,7 @@ def test_reminders(box: Toolbox, tmp_path: Path) -> None:
     assert "DTSTART:20260304T180000\r\n" in (tmp_path / made["file"]).read_bytes().decode()
     assert run(box, "set_reminder", text="again", time="18:00")["file"] == "reminder-20260304-1800-2.ics"
     assert "'after work' is not understood" in run(box, "set_reminder", text="x", time="after work")["error"]
+    assert "is not understood; say it such as" in run(box, "set_reminder", text="x", time="2026-02-30 at 18:00")["error"]
     assert "2026-03-01 09:00 is in the past" in run(box, "set_reminder", text="x", time="2026-03-01")["error"]
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -55,6 +56,7 @@ def test_reminders(box: Toolbox, tmp_path: Path) -> None:
         ("read_file", '{"path": "a', 'the arguments of read_file are no JSON object: {"path": "a'),
         ("read_file", '"a.md"', "are no JSON object"),
         ("read_file", "", "are no JSON object"),
+        ("read_file", '{"path": ' + "[" * 99999, "the arguments of read_file are nested too deeply"),
         ("read_file", "{}", "read_file needs path"),
         ("read_file", '{"path": null}', "read_file needs path"),
         ("read_file", '{"path": 3}', "path of read_file is to be a text, not 3"),

@@ -113,6 +113,17 @@ def test_a_service_that_does_not_work_is_replaced_by_the_fixture_which_says_so(m
     assert weather("London", "", TODAY, offline=False)["source"] == FIXTURE
 
 
+def test_a_place_without_coordinates(meteo: Meteo) -> None:
+    meteo.places = {"results": [{"name": "London"}]}
+    assert weather("London", "", TODAY, offline=False)["source"] == FIXTURE
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "foo://x"])
+def test_a_proxy_that_cannot_be_used_is_no_network(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    assert weather("London", "", TODAY, offline=False)["source"] == FIXTURE
+
+
 def test_without_a_network_the_fixture_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PLACES_URL", "http://127.0.0.1:9/places")
     assert weather("London", "", TODAY, offline=False)["source"] == FIXTURE

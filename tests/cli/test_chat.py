@@ -15,7 +15,9 @@ from tests.agent.canned import Canned, as_json, call, end, stream
 from tokenwell.agent.endpoint import Endpoint, EndpointError
 from tokenwell.cli import chat
 from tokenwell.cli.chat import Talk, declarations
+from tokenwell.cli.reach import endpoint_at
 from tokenwell.cli.screen import LONGEST_RESULT, Screen
+from tokenwell.config.settings import ServerSettings
 from tokenwell.wire.errors import SettingsError
 
 
@@ -48,6 +50,18 @@ def test_every_message_brings_the_conversation_before_it() -> None:
     assert [line for line in out.getvalue().splitlines() if line[0] != "["] == ["one", "two"]
 
 
+def test_commands_as_other_programs_call_them() -> None:
+    with talking() as (talk, canned, out):
+        assert talk.obey("/?") and not talk.obey(" /bye ") and not talk.obey("/exit")
+    assert "/quit" in out.getvalue() and canned.requests == []
+
+
+def test_an_empty_answer_is_called_so() -> None:
+    with talking(stream(end())) as (talk, _, out):
+        talk.obey("go")
+    assert out.getvalue().startswith("[an empty answer after 0.")
+
+
 def test_a_message_that_failed_is_taken_back() -> None:
     refused = as_json({"error": {"message": "too long", "code": "context_length_exceeded"}}, 400)
     with talking(stream({"content": "one"}, end()), refused, stream({"content": "a"}, done=False)) as (talk, _, _):
@@ -61,27 +75,34 @@ def test_a_message_that_failed_is_taken_back() -> None:
 def test_an_answer_that_was_cut_off_says_so() -> None:
     with talking(stream({"content": "It is"}, end("length"))) as (talk, _, out):
         talk.obey("go")
-    assert "It is\n[cut off: the model reached its limit of tokens]\n" in out.getvalue()
+    assert out.getvalue().startswith("It is\n[first after ")
+    assert out.getvalue().endswith(" s, cut off: the model reached its limit of tokens]\n")
 
 
 def test_the_user_is_the_tool(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = iter(["14 degrees", ""])
-    monkeypatch.setattr(chat, "typed_line", lambda prompt: next(said))
-    calls = [call("get_weather", "{}", 0, "a"), call("get_time", "{}", 1, "b"), end("tool_calls")]
+    said, prompts = iter(["14 degrees", ""]), []
+
+    def typed(prompt: str) -> str:
+        prompts.append(prompt)
+        return next(said)
+
+    monkeypatch.setattr(chat, "typed_message", typed)
+    calls = [call("get_weather", "{}", 0, "a"), call("get_time\x1b[2J", "{}", 1, "b"), end("tool_calls")]
     with talking(stream(*calls), stream({"content": "Mild."}, end())) as (talk, canned, out):
         talk.obey("How is it?")
     assert [message["content"] for message in canned.requests[1]["messages"][2:]] == [
         "14 degrees",
         '{"error": "this tool cannot be used now"}',
     ]
-    assert out.getvalue().startswith("> get_weather {}\n> get_time {}\n[")
+    assert prompts == ["result of get_weather: ", "result of get_time\\x1b[2J: "]
+    assert out.getvalue().startswith("> get_weather {}\n> get_time\\x1b[2J {}\n[")
 
 
 def test_leaving_a_call_without_a_result_takes_the_message_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(prompt: str) -> str:
         raise EOFError
 
-    monkeypatch.setattr(chat, "typed_line", leave)
+    monkeypatch.setattr(chat, "typed_message", leave)
     with talking(stream(call("get_weather", "{}"), end("tool_calls"))) as (talk, _, out):
         assert talk.obey("How is it?")
     assert talk.messages == [] and out.getvalue().endswith("[stopped]\n")
@@ -110,11 +131,22 @@ def test_a_file_that_declares_tools(tmp_path: Path) -> None:
         assert declarations(tmp_path / "tools.json") == tools
 
 
+def test_our_own_key_is_for_our_own_service_however_it_is_called() -> None:
+    with Canned(*[as_json({"data": [{"id": "m"}]})] * 3) as canned:
+        port = int(canned.base.split(":")[2].removesuffix("/v1"))
+        own = ServerSettings(port=port, api_key=("sesame",))
+        for url in (None, f"localhost:{port}"):
+            endpoint_at(own, url, None, None).close()
+        endpoint_at(ServerSettings(port=port - 1, api_key=("sesame",)), canned.base, None, None).close()
+    assert canned.keys == ["Bearer sesame", "Bearer sesame", None]
+
+
 # ---------------------------------------------------------------- the screen
 
 
 def test_styles_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     plain, tty = io.StringIO(), Tty()
     for out in (plain, tty):
         screen = Screen(out)
@@ -123,18 +155,20 @@ def test_styles_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None
         screen.note("done")
     assert plain.getvalue() == "hm\nyes\ndone\n"
     assert tty.getvalue() == "\x1b[2mhm\x1b[0m\nyes\n\x1b[2mdone\n\x1b[0m"
-    monkeypatch.setenv("NO_COLOR", "1")
-    quiet = Tty()
-    Screen(quiet).note("done")
-    assert quiet.getvalue() == "done\n"
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as without:
+            without.setenv(name, value)
+            quiet = Tty()
+            Screen(quiet).note("done")
+        assert quiet.getvalue() == "done\n"
 
 
 def test_control_characters_of_others_are_spelled_out() -> None:
     out = Tty()
     screen = Screen(out)
-    screen.piece("text", "a\x1b[31mb\x9b\u202ec\td\r\n")
+    screen.piece("text", "a\x1b[31mb\x9b\u202ec\udcff\td\r\n")
     screen.result("f", "{}", "\x07")
-    assert out.getvalue() == "a\\x1b[31mb\\x9b\\x202ec\td\n< \\x07\n"
+    assert out.getvalue() == "a\\x1b[31mb\\x9b\\x202ec\\xdcff\td\n< \\x07\n"
 
 
 def test_long_results_are_shortened_and_say_so() -> None:

@@ -87,6 +87,7 @@ def test_what_others_wrote_cannot_steer_the_terminal(run: Run, tmp_path: Path) -
         ("hi", ["--model=none"], 1, "refused with 404"),
         ("hi", [f"--url=127.0.0.1:{free_port()}"], 1, "Start one with: tokenwell serve"),
         ("hi", ["--folder=none"], 2, "--folder: there is no folder none"),
+        ("hi", [f"--folder={'x' * 300}"], 2, "cannot be used: File name too long"),
         ("hi", ["--max-turns=0"], 2, "--max-turns is 0, but must be 1 or more"),
         ("hi", ["--url=ftp://x"], 2, "'ftp://x' is not an address"),
         (" ", [], 2, "the task is empty"),

@@ -95,11 +95,12 @@ def open_chat(service: Service, tmp_path: Path) -> Iterator[Open]:
 def _chats(service: Service, folder: Path) -> Iterator[Open]:
     started: list[tuple[subprocess.Popen[bytes], int]] = []
 
-    def start(*flags: str) -> Terminal:
+    def start(*flags: str, environment: dict[str, str] | None = None) -> Terminal:
         screen, keys = pty.openpty()
         process = subprocess.Popen(
             ["setsid", "--ctty", PROGRAM, "chat", service.url, *flags],  # so that Ctrl-C reaches it as a signal
-            stdin=keys, stdout=keys, stderr=keys, env=_environment(folder) | {"TERM": "xterm"}, cwd=folder,
+            stdin=keys, stdout=keys, stderr=keys, cwd=folder,
+            env=_environment(folder) | {"TERM": "xterm"} | (environment or {}),
         )  # fmt: skip
         os.close(keys)
         started.append((process, screen))
@@ -137,6 +138,18 @@ def test_messages_of_several_lines(open_chat: Open) -> None:
     assert "\nquoted\n" in terminal.say('[[say quoted]]"""')
     assert terminal.say("[[say pasted,]]\n[[say once]]").count("first after") == 1  # two lines at once are one message
     assert "\npasted, once\n" in terminal.say("\x1b[200~[[say pasted,]]\n[[say once]]\x1b[201~").replace(",once", ", once")
+
+
+def test_a_message_and_ctrl_d_at_once(open_chat: Open) -> None:
+    terminal = open_chat()
+    assert "\nsaid\n" in terminal.say(f"[[say said]]\n{CTRL_D}")
+    assert terminal.leave() == 0
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_chinese_wherever_one_is(open_chat: Open, locale: str) -> None:
+    terminal = open_chat(environment={"LC_ALL": locale})
+    assert "\n你好，世界\n" in terminal.say("[[say 你好，世界]]")
 
 
 def test_commands(open_chat: Open) -> None:
@@ -185,7 +198,7 @@ def test_calls_are_shown_and_the_user_is_the_tool(open_chat: Open, tmp_path: Pat
     terminal.type('[[call add {"a": 3}]][[say done]]\n')
     terminal.until('\n> add {"a": 3}\n')
     terminal.until("result of add: ")
-    assert "\ndone\n" in terminal.say("7")
+    assert "\ndone\n" in terminal.say('{\n  "sum": 7\n}')  # pasted
 
 
 def through_a_pipe(folder: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -196,10 +209,25 @@ def through_a_pipe(folder: Path, text: str, *arguments: str) -> subprocess.Compl
     )  # fmt: skip
 
 
+def test_bytes_that_are_no_text_and_a_terminal_that_shows_none(service: Service, tmp_path: Path) -> None:
+    for variables, said in (({"LC_ALL": "en_US.UTF-8"}, "\ufffd"), ({"PYTHONIOENCODING": "ascii"}, "\\ufffd")):
+        done = subprocess.run(
+            [PROGRAM, "chat", service.url], input=b"[[say \xff]]", env=_environment(tmp_path) | variables, cwd=tmp_path,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout.decode()) == (0, f"{said}\n")
+
+
+def test_no_input_at_all(service: Service, tmp_path: Path) -> None:
+    command = f"exec {PROGRAM} chat {service.url} <&-"
+    done = subprocess.run(command, shell=True, env=_environment(tmp_path), cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2 and b"nothing came through the pipe" in done.stderr
+
+
 def test_through_a_pipe(service: Service, tmp_path: Path) -> None:
-    done = through_a_pipe(tmp_path, "a\nb [[say yes]]\n", service.url, "--temperature=0")
+    done = through_a_pipe(tmp_path, "a\nb [[think hm]][[say yes]]\n", service.url, "--temperature=0")
     assert (done.returncode, done.stdout) == (0, "yes\n")
-    assert re.fullmatch(r"\[3 tokens, .*\]\n", done.stderr)
+    assert re.fullmatch(r"\[10 tokens, .*\]\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +237,7 @@ def test_through_a_pipe(service: Service, tmp_path: Path) -> None:
         ("", ["URL"], 2, "nothing came through the pipe"),
         ("hi", ["URL", "--model=none"], 1, "refused with 404"),
         ("hi", ["URL", "--tools=none.json"], 2, "--tools: none.json cannot be read"),
+        ("hi", ["URL", "--temperature=inf"], 2, "--temperature"),
         ("hi", ["a b"], 2, "'a b' is not an address"),
     ],
 )

@@ -69,6 +69,35 @@ def test_an_endpoint_that_refuses_everything_cannot_be_used() -> None:
     assert len(perfect.requests) < 20
 
 
+def test_a_few_tasks_that_all_failed_say_nothing_about_the_model() -> None:
+    with Perfect(tasks(), lambda message: None) as perfect:
+        done = check(perfect.base, "--kind", "talk", "--tasks", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "stopped after 0 of 2 tasks" in done.stderr and "out of order" in done.stderr
+
+
+def test_an_endpoint_that_dies_half_way_is_not_taken_for_a_bad_model() -> None:
+    answered: list[int] = []
+
+    def dying(message: dict[str, object]) -> dict[str, object] | None:
+        answered.append(1)
+        return message if len(answered) <= 8 else None
+
+    with Perfect(tasks(), dying) as perfect:
+        done = check(perfect.base, "--kind", "talk")
+    assert done.returncode == 2
+    assert "8/8 100.0 %" in done.stdout
+    assert "stopped after 8 of 100 tasks" in done.stderr and "out of order" in done.stderr
+    assert len(perfect.requests) < 20
+
+
+def test_what_a_model_says_cannot_steer_the_terminal() -> None:
+    with Perfect(tasks(), lambda message: {"role": "assistant", "content": "\x1b[2J\ud83d"}) as perfect:
+        done = check(perfect.base, "--kind", "single", "--tasks", "1")
+    assert done.returncode == 1 and "\x1b" not in done.stdout
+    assert "got:      \\x1b[2J\ufffd" in done.stdout
+
+
 @pytest.mark.parametrize("wish", [("--kind", "double"), ("--language", "fr"), ("--tasks", "0"), ("--threshold", "120")])
 def test_what_cannot_be_wished(wish: tuple[str, str]) -> None:
     done = check(*wish)

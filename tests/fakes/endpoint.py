@@ -13,11 +13,12 @@ Answer = tuple[int, str, bytes]  # status, content type, body
 
 
 class FakeEndpoint(ABC):
-    """A context manager, reached at `base`; `requests` and `keys` are what it was sent."""
+    """A context manager, reached at `base`; `requests` and `keys` are what it was sent. Answers have `headers` too."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []  # bodies of POSTs
         self.keys: list[str | None] = []
+        self.headers: dict[str, str] = {}
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,6 +35,8 @@ class FakeEndpoint(ABC):
                 status, kind, body = fake.answer(request)
                 self.send_response(status)
                 self.send_header("content-type", kind)
+                for name, value in fake.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 

@@ -16,7 +16,9 @@ from tokenwell.agent.errors import ToolError
 
 MOST_BYTES = 1 << 20  # a model that was given more would have no window left
 
+_LONGEST = 1024  # characters of a path
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_INNER = bytes(range(0x80, 0xC0))  # in UTF-8, no character begins with these
 # Without O_NONBLOCK, opening a named pipe would wait for ever.
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -35,22 +37,23 @@ class Folder:
                 data += block
         if len(data) > MOST_BYTES:
             raise ToolError(f"{path} has more than {MOST_BYTES} bytes")
-        try:
-            return data.decode()
-        except UnicodeDecodeError as error:
-            raise ToolError(f"{path} is not a text file") from error
+        return _text(path, bytes(data))
 
     def write(self, path: str, text: str) -> None:
         """Make `text` the whole content of a file; the file and its folders are made when they are not there."""
         with self._opened(path, os.O_WRONLY | os.O_CREAT) as file:
-            os.ftruncate(file, 0)
+            if text and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file, 0, len(text.encode()))  # on a full disk this fails while the old text is still there
+            os.ftruncate(file, len(text.encode()))
             _write(file, text)
 
     def append(self, path: str, text: str) -> None:
         """Add `text` at the end of a file as lines of its own, with a line end behind it."""
         with self._opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
-            size = os.fstat(file).st_size
-            begins_a_line = size == 0 or os.pread(file, 1, size - 1) == b"\n"
+            begins_at = max(0, os.fstat(file).st_size - MOST_BYTES)
+            end = os.pread(file, MOST_BYTES, begins_at)
+            # Our text in a file of another encoding would spoil it. A part of a file may begin in the middle of a character.
+            begins_a_line = _text(path, end.lstrip(_INNER) if begins_at else end)[-1:] in ("", "\n")
             _write(file, ("" if begins_a_line else "\n") + text + ("" if text.endswith("\n") else "\n"))
 
     def make(self, stem: str, suffix: str, text: str) -> str:
@@ -67,7 +70,7 @@ class Folder:
     @contextmanager
     def _opened(self, path: str, flags: int) -> Iterator[int]:
         """A regular file's descriptor. With O_CREAT the folders on the way are made too."""
-        *folders, name = _parts(path)
+        *folders, name = _parts(path.removeprefix(f"{self.root}/"))
         try:
             place = os.open(self.root, _FOLDER)
             try:
@@ -97,7 +100,9 @@ def _parts(path: str) -> list[str]:
     if not path.strip() or "\0" in path:
         raise ToolError("the path is empty" if not path.strip() else "the path has a character that no path has")
     parts = path.split("/")
-    if path.startswith("/") or ".." in parts:
+    if len(path) > _LONGEST:  # folders in folders in folders, by a model that cannot stop
+        raise ToolError("the path is too long")
+    if path.startswith("/") or ".." in parts or parts[0] == "~":  # a folder of that name is removed with a whole home
         raise ToolError(f"{path} is outside of the working folder; give a path inside it")
     names = [part for part in parts if part not in ("", ".")]
     if not names or path.endswith("/"):
@@ -108,6 +113,17 @@ def _parts(path: str) -> list[str]:
 def _make_folder(place: int, name: str) -> None:
     with suppress(FileExistsError):
         os.mkdir(name, dir_fd=place)
+
+
+def _text(path: str, data: bytes) -> str:
+    """Raises ToolError for what is not UTF-8. UTF-16 of plain English is, but for its zeros."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ToolError(f"{path} is not a text file in UTF-8") from error
+    if "\0" in text:
+        raise ToolError(f"{path} is not a text file in UTF-8")
+    return text
 
 
 def _write(file: int, text: str) -> None:

@@ -30,7 +30,8 @@ class Audience(Protocol):
 def work(task: str, endpoint: Endpoint, toolbox: Toolbox, audience: Audience, *, max_turns: int) -> str:
     """Let the model work on `task` and return its last words.
 
-    Raises UnfinishedError after `max_turns` answers that all had calls, or when one was cut off or empty; EndpointError.
+    Raises UnfinishedError after `max_turns` answers that all had calls, or when one was cut off, empty or lacks its calls;
+    EndpointError.
     """
     messages: list[Message] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task}]
     for _ in range(max_turns):
@@ -41,6 +42,8 @@ def work(task: str, endpoint: Endpoint, toolbox: Toolbox, audience: Audience, *,
         if reply.finish == "length":
             raise UnfinishedError("the answer was cut off: the model reached its limit of tokens")
         if not reply.calls:
+            if reply.finish == "tool_calls":
+                raise UnfinishedError("the endpoint says that the model called a tool, but not which")
             if not reply.text.strip():
                 raise UnfinishedError("the model's answer is empty")
             return reply.text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import UTC, datetime
 
 from tokenwell import __version__
 
 _LINE_BYTES = 75  # RFC 5545, 3.1
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def icalendar(text: str, when: datetime, made: datetime) -> str:
@@ -34,9 +36,10 @@ def icalendar(text: str, when: datetime, made: datetime) -> str:
 
 
 def _escaped(text: str) -> str:
+    """The text without control characters, which the form does not allow."""
     for plain, written in (("\\", "\\\\"), (";", "\\;"), (",", "\\,"), ("\r\n", "\\n"), ("\n", "\\n"), ("\r", "\\n")):
         text = text.replace(plain, written)
-    return text
+    return _CONTROL.sub("", text)
 
 
 def _folded(line: str) -> str:

@@ -40,6 +40,8 @@ class Toolbox:
             return self._tools[name](given)
         except ToolError as failure:
             return as_json({"error": str(failure)})
+        except RecursionError:
+            return as_json({"error": f"the arguments of {name} are nested too deeply"})
 
     def _write_file(self, given: Arguments) -> str:
         self.folder.write(given["path"], given["content"])
@@ -56,7 +58,8 @@ class Toolbox:
         now = self._clock()
         when = moment(given["time"], now)
         if when is None:
-            raise ToolError(f"the time {given['time']!r} is not understood; say it such as 18:00 or tomorrow 9:00")
+            such = f"18:00, tomorrow 9:00 or {now:%Y-%m-%d} 18:00"
+            raise ToolError(f"the time {given['time']!r} is not understood; say it such as {such}")
         if when <= now:
             raise ToolError(f"{when:%Y-%m-%d %H:%M} is in the past; it is {now:%Y-%m-%d %H:%M} now")
         file = self.folder.make(f"reminder-{when:%Y%m%d-%H%M}", ".ics", icalendar(given["text"], when, datetime.now(UTC)))

@@ -97,18 +97,18 @@ def _asked(city: str, said_day: str, today: date) -> Forecast:
     places = _got(_PLACES_URL, {"name": city.strip(), "count": 1, "language": language}).get("results")
     if not places:
         raise ToolError(f"there is no city {city}")
-    place = places[0]
-    answer = _got(
-        _FORECAST_URL,
-        {
-            "latitude": place["latitude"],
-            "longitude": place["longitude"],
-            "daily": "weather_code,temperature_2m_min,temperature_2m_max,precipitation_probability_max",
-            "timezone": "auto",
-            "forecast_days": 16,
-        },
-    )
     try:
+        place = places[0]
+        answer = _got(
+            _FORECAST_URL,
+            {
+                "latitude": place["latitude"],
+                "longitude": place["longitude"],
+                "daily": "weather_code,temperature_2m_min,temperature_2m_max,precipitation_probability_max",
+                "timezone": "auto",
+                "forecast_days": 16,
+            },
+        )
         days = answer["daily"]
         there = date.fromisoformat(days["time"][0])
         wanted = _day(said_day, there).isoformat()
@@ -131,7 +131,7 @@ def _got(url: str, query: dict[str, Any]) -> dict[str, Any]:
         with httpx2.Client(timeout=_PATIENCE_S) as http:
             answer = http.get(url, params=query).raise_for_status()
         content = json.loads(answer.content)
-    except (httpx2.HTTPError, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, ImportError, ValueError) as error:  # some of a proxy that cannot be used
         raise UnreachableError(str(error)) from error
     if not isinstance(content, dict):
         raise UnreachableError("an answer that is no object")

@@ -36,7 +36,8 @@ class Watching(Screen):
         """All of it in one line."""
         calls = f"{self.calls} call{'' if self.calls == 1 else 's'}"
         turns = f"{self.turns} turn{'' if self.turns == 1 else 's'}"
-        return f"{turns}, {calls}, {self.prompt_tokens} tokens read, {self.tokens} written, {seconds:.1f} s"
+        tokens = f"{self.prompt_tokens} tokens read, {self.tokens} written, " if self.prompt_tokens or self.tokens else ""
+        return f"{turns}, {calls}, {tokens}{seconds:.1f} s"
 
 
 def agent(
@@ -53,12 +54,15 @@ def agent(
     """Work on `task`; returns the exit code. Raises SettingsError, EndpointError and UnfinishedError."""
     if not task.strip():
         raise SettingsError("the task is empty: say what is to be done")
-    if not folder.is_dir():
-        raise SettingsError(f"--folder: there is no folder {folder}")
     if max_turns < 1:
         raise SettingsError(f"--max-turns is {max_turns}, but must be 1 or more")
+    try:
+        if not folder.is_dir():
+            raise SettingsError(f"--folder: there is no folder {folder}")
+        toolbox = Toolbox(folder, offline=offline)
+    except OSError as error:
+        raise SettingsError(f"--folder: {folder} cannot be used: {error.strerror}") from error
     endpoint = endpoint_at(server, url, key, model)
-    toolbox = Toolbox(folder, offline=offline)
     screen = Watching()
     screen.note(f"{endpoint.model} at {endpoint.base}, in {toolbox.folder.root}")
     started = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import locale
 import re
 import sys
 from contextlib import suppress
@@ -11,8 +12,8 @@ from typing import Any
 
 from tokenwell.agent.endpoint import Call, Endpoint, EndpointError, Message, Reply
 from tokenwell.cli.reach import endpoint_at
-from tokenwell.cli.screen import Screen, pace
-from tokenwell.cli.typed import typed_line, typed_message
+from tokenwell.cli.screen import Screen, harmless, pace
+from tokenwell.cli.typed import typed_message
 from tokenwell.config.settings import ServerSettings
 from tokenwell.wire.errors import SettingsError
 
@@ -25,7 +26,7 @@ HELP = """\
 A line that ends in \\ goes on in the next one; \"\"\" begins and ends a text of several lines. Ctrl-C stops an answer.
 When the model calls a tool (--tools), you are asked for the result."""
 
-_COMMAND = re.compile(r"/(\w+)(?:\s+(.*))?", re.DOTALL)
+_COMMAND = re.compile(r"/(\w+|\?)(?:\s+(.*))?", re.DOTALL)
 
 
 def chat(
@@ -41,11 +42,14 @@ def chat(
     """Talk until the user leaves; returns the exit code. Raises SettingsError and EndpointError."""
     declared = declarations(tools) if tools else []
     endpoint = endpoint_at(server, url, key, model)
-    talk = Talk(endpoint, Screen(), system or "", temperature, declared)
-    if not sys.stdin.isatty():
+    piped = sys.stdin is None or not sys.stdin.isatty()
+    screen = Screen(thinking=not piped or sys.stdout.isatty())  # a file gets the answer alone
+    talk = Talk(endpoint, screen, system or "", temperature, declared)
+    if piped:
         return _answer_pipe(talk)
     with suppress(ImportError):
-        import readline  # noqa: F401  gives input() a history and keys to edit with
+        if locale.nl_langinfo(locale.CODESET) == "UTF-8":  # elsewhere it takes what is not English for commands
+            import readline  # noqa: F401  gives input() a history and keys to edit with
     talk.screen.note(f"{endpoint.model} at {endpoint.base}. /help lists commands, Ctrl-D leaves.")
     while True:
         try:
@@ -59,7 +63,7 @@ def chat(
             talk.screen.note("\nCtrl-D leaves.")
         except EndpointError as error:
             talk.screen.line_start()
-            print(f"tokenwell: {error}", file=sys.stderr)
+            print(f"tokenwell: {harmless(str(error))}", file=sys.stderr)
 
 
 def declarations(file: Path) -> list[Message]:
@@ -77,7 +81,7 @@ def declarations(file: Path) -> list[Message]:
 
 
 def _answer_pipe(talk: Talk) -> int:
-    text = sys.stdin.read().strip()
+    text = sys.stdin.read().strip() if sys.stdin else ""
     if not text:
         raise SettingsError("chat: nothing came through the pipe to answer")
     talk.messages.append({"role": "user", "content": text})
@@ -110,7 +114,7 @@ class Talk:
                 self._say(text)
             return True
         name, rest = command[1], (command[2] or "").strip()
-        if name in ("quit", "exit"):
+        if name in ("quit", "exit", "bye"):  # as other programs call it
             return False
         if name == "clear":
             self.messages.clear()
@@ -121,7 +125,7 @@ class Talk:
         elif name == "model":
             self._model(rest)
         else:
-            self.screen.note(HELP if name == "help" else f"There is no command /{name}; /help lists them.")
+            self.screen.note(HELP if name in ("help", "?") else f"There is no command /{name}; /help lists them.")
         return True
 
     def _model(self, name: str) -> None:
@@ -166,12 +170,10 @@ class Talk:
         finally:
             self.screen.turn(reply)
         self.messages.append(reply.message())
-        if reply.finish == "length":
-            self.screen.note("[cut off: the model reached its limit of tokens]")
         return reply
 
     def _result(self, call: Call) -> Message:
         """The user plays the tool."""
-        said = typed_line(f"result of {call.name}: ")
+        said = typed_message(f"result of {harmless(call.name)}: ")
         content = said or json.dumps({"error": "this tool cannot be used now"})
         return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tokenwell.agent.endpoint import Endpoint, EndpointError
 from tokenwell.cli.reach import endpoint_at
+from tokenwell.cli.screen import harmless
 from tokenwell.config.settings import ServerSettings
 from tokenwell.readiness.report import Report
 from tokenwell.readiness.run import Outcome, Work, choose
@@ -17,7 +18,7 @@ from tokenwell.readiness.task import KINDS, LANGUAGES, Task, tasks
 from tokenwell.wire.errors import SettingsError
 
 NOT_READY, UNUSABLE = 1, 2
-_PATIENCE = 5  # tasks that fail one after the other because the endpoint does
+_PATIENCE = 5  # tasks that fail one after the other because the endpoint does; then it has failed for good
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,22 @@ def check(server: ServerSettings, wish: Wish, *, url: str | None, key: str | Non
     try:
         endpoint = endpoint_at(server, url, key, model)
     except EndpointError as error:
-        print(f"tokenwell: {error}", file=sys.stderr)
+        print(f"tokenwell: {harmless(str(error))}", file=sys.stderr)
         return UNUSABLE
     outcomes, unusable = _run(endpoint, chosen, wish)
     report = Report(outcomes, wish.threshold)
-    if outcomes and not unusable:
+    if outcomes:
         if wish.json:
             about = {"model": endpoint.model, "endpoint": endpoint.base, "complete": len(outcomes) == len(chosen)}
             print(json.dumps(about | report.as_json(), ensure_ascii=False))
         else:
-            print("\n".join(report.lines()))
-    if unusable or not outcomes:
-        print(f"tokenwell: {unusable or 'stopped before the first task was done'}", file=sys.stderr)
-        return UNUSABLE
-    below = report.below()
+            print(harmless("\n".join(report.lines())))
     if len(outcomes) < len(chosen):
         print(f"tokenwell: stopped after {len(outcomes)} of {len(chosen)} tasks", file=sys.stderr)
+    if unusable or not outcomes:
+        print(f"tokenwell: {harmless(unusable) or 'there is nothing to report'}", file=sys.stderr)
+        return UNUSABLE
+    below = report.below()
     for line in below:
         print(f"below: {line}", file=sys.stderr)
     return NOT_READY if below or len(outcomes) < len(chosen) else 0
@@ -75,15 +76,20 @@ def _chosen(wish: Wish) -> list[Task]:
 
 
 def _run(endpoint: Endpoint, chosen: Sequence[Task], wish: Wish) -> tuple[list[Outcome], str]:
-    """The outcomes until the end or an interruption, and why the endpoint cannot be used if it cannot."""
+    """The outcomes until the end or an interruption, and why the endpoint cannot be used if it cannot.
+
+    Failures in a row at the end are the endpoint's, and no outcomes.
+    """
     outcomes: list[Outcome] = []
+    failing = 0
     started = time.monotonic()
-    print(f"{len(chosen)} tasks for {endpoint.model} at {endpoint.base}", file=sys.stderr)
+    print(harmless(f"{len(chosen)} tasks for {endpoint.model} at {endpoint.base}"), file=sys.stderr)
     try:
         for outcome in Work(endpoint, chosen, wish.parallel):
             outcomes.append(outcome)
-            if len(outcomes) == _PATIENCE and all(each.error for each in outcomes):
-                return outcomes, outcome.verdict.got
+            failing = failing + 1 if outcome.error else 0
+            if failing == min(_PATIENCE, len(chosen)):
+                return outcomes[:-failing], outcome.verdict.got
             if sys.stderr.isatty():
                 passed = sum(each.verdict.passed for each in outcomes)
                 seconds = time.monotonic() - started

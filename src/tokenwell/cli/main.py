@@ -5,6 +5,7 @@ Exit codes: 0, 1 (it failed), 2 (the command line or a setting is wrong).
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -91,7 +92,8 @@ def chat(
     api_key: options.EndpointKey = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="How the model shall behave.")] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", metavar="T", help="0 always says the likeliest [the endpoint's].", min=0)
+        float | None,
+        typer.Option("--temperature", metavar="T", help="0 always says the likeliest [the endpoint's].", min=0, max=100),
     ] = None,
     tools: Annotated[
         Path | None,
@@ -162,7 +164,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
     config: options.Config = None,
 ) -> None:
-    """Test whether a model is ready for agents: it calls tools, finishes tasks, and knows when to leave tools alone."""
+    """Test whether a model is ready for agents: it calls tools, finishes tasks, and knows when to leave tools alone.
+
+    Ends with 1 when it is not, and with 2 when the endpoint cannot be used.
+    """
     from tokenwell.cli.check import Wish
     from tokenwell.cli.check import check as run_check
     from tokenwell.config.load import load
@@ -334,9 +339,14 @@ def main() -> int:
 
     What is wrong with the command line itself is told by typer, which ends the process with code 2.
     """
+    for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal or a pipe cannot say is no reason to fail
+            stream.reconfigure(errors=errors)
     try:
         app(prog_name="tokenwell")
     except TokenwellError as error:
-        print(f"tokenwell: {error}", file=sys.stderr)
+        from tokenwell.cli.screen import harmless
+
+        print(f"tokenwell: {harmless(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, SettingsError) else 1
     return 0

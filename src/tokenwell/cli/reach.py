@@ -12,7 +12,7 @@ def endpoint_at(server: ServerSettings, url: str | None, key: str | None, model:
     own = base_of(own_url(server))
     base = own if url is None else base_of(url)
     if key is None:  # our own keys are told to nobody else
-        key = next(iter(server.api_key), "") if base == own else ""
+        key = next(iter(server.api_key), "") if base.replace("//localhost:", "//127.0.0.1:") == own else ""
     endpoint = Endpoint(base, key)
     endpoint.choose(model)
     return endpoint

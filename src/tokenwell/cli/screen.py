@@ -11,8 +11,8 @@ from tokenwell.config.load import process_environment
 
 LONGEST_RESULT = 2_000  # characters that are shown of a tool's result
 
-# Control characters but tab and line end, and what turns the direction of writing.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters but tab and line end, what turns the direction of writing, and halves of characters.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
@@ -22,17 +22,24 @@ def harmless(text: str) -> str:
 
 
 class Screen:
-    """Writes to `out`, with styles where that is a terminal (and NO_COLOR is not set). Each kind of text begins a line."""
+    """Writes to `out`, with styles where that is a terminal that has them (and NO_COLOR is not set).
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    Each kind of text begins a line. Without `thinking`, what a model thinks is left out.
+    """
+
+    def __init__(self, out: TextIO | None = None, *, thinking: bool = True) -> None:
         self._out = out or sys.stdout
-        self._styled = self._out.isatty() and not process_environment(["NO_COLOR"]).get("NO_COLOR")
+        self._thinking = thinking
+        told = process_environment(["NO_COLOR", "TERM"])
+        self._styled = self._out.isatty() and not told.get("NO_COLOR") and told.get("TERM") != "dumb"
         self._kind = ""  # of the piece before
         self._several = False  # calls in this turn: their results are told apart by name
         self._at_line_start = True
 
     def piece(self, kind: str, text: str) -> None:
         """A piece of an answer, as `Reply` gives it."""
+        if kind == "thinking" and not self._thinking:
+            return
         if kind == "call" or (kind != self._kind and kind != "arguments"):
             self.line_start()
         if kind == "call":
@@ -77,8 +84,11 @@ class Screen:
 
 
 def pace(reply: Reply) -> str:
-    """Tokens, speed and time to the first piece of an answer, as far as they are known."""
+    """Tokens, speed and time to the first piece of an answer, as far as they are known, and whether it is whole."""
     words = [f"{reply.tokens} tokens"] if reply.tokens else []
     if reply.tokens_per_s is not None:
         words.append(f"{reply.tokens_per_s:.0f} tok/s")
-    return ", ".join([*words, f"first after {reply.first_s:.2f} s"])
+    words.append(f"first after {reply.first_s:.2f} s" if reply.first_s else f"an empty answer after {reply.seconds:.2f} s")
+    if reply.finish == "length":
+        words.append("cut off: the model reached its limit of tokens")
+    return ", ".join(words)

@@ -9,26 +9,24 @@ PROMPT, MORE = "> ", ". "
 _QUOTES = '"""'
 
 
-def typed_message() -> str:
+def typed_message(prompt: str = PROMPT) -> str:
     """One message: a line; lines that end in \\ and the next one; what was pasted; or all between two \"\"\".
 
     Raises EOFError at Ctrl-D, KeyboardInterrupt at Ctrl-C.
     """
-    text = input(PROMPT)
+    text = input(prompt)
     if text.lstrip().startswith(_QUOTES):
         return _quoted(text.lstrip().removeprefix(_QUOTES))
     while True:
         if text.endswith("\\"):
             text = f"{text[:-1]}\n{input(MORE)}"
-        elif _more_is_waiting():
-            text = f"{text}\n{input()}"
-        else:
+        elif not _more_is_waiting():
             return text
-
-
-def typed_line(prompt: str) -> str:
-    """One line, after `prompt`."""
-    return input(prompt)
+        else:
+            try:
+                text = f"{text}\n{input()}"
+            except EOFError:  # Ctrl-D came with the message: it is of the next one
+                return text
 
 
 def _quoted(text: str) -> str:

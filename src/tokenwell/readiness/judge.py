@@ -179,7 +179,7 @@ def wrong(task: Task, call: Made) -> str | None:
         return f"there is no tool {call.name}"
     try:
         given = json.loads(call.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
         return "the arguments are no JSON object"
@@ -228,7 +228,7 @@ def matches(expected: Call, made: Made) -> bool:
         return False
     try:
         given = json.loads(made.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     if not isinstance(given, dict):
         return False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokenwell.agent.endpoint import per_token_s
 from tokenwell.readiness.run import Answer, Outcome
 from tokenwell.readiness.task import KINDS, LANGUAGES, Kind, Language
 
@@ -87,14 +90,17 @@ class Report:
         streamed = [answer for answer in answers if answer.streamed]
         lines = []
         if streamed:
-            lines.append(f"{'time to first token':22}{_spread([answer.first_s * 1000 for answer in streamed], 'ms')}")
-            each = [_tpot_ms(answer) for answer in streamed]
-            lines.append(f"{'time per token':22}{_spread([ms for ms in each if ms is not None], 'ms')}")
+            lines.append(f"{'time to first token':22}{_spread(_ttft_ms(streamed), 'ms')}")
+            lines.append(f"{'time per token':22}{_spread(_tpot_ms(streamed), 'ms')}")
         for name, some in (("answer, streamed", streamed), ("answer, whole", [one for one in answers if not one.streamed])):
             if some:
                 lines.append(f"{name:22}{_spread([answer.seconds * 1000 for answer in some], 'ms')}")
         read, written = sum(answer.prompt_tokens for answer in answers), sum(answer.tokens for answer in answers)
-        lines.append(f"{'tokens':22}{read:,} read, {written:,} written, in {len(answers):,} answers")
+        tokens = f"{read:,} read, {written:,} written" if read or written else "not known"
+        lines.append(f"{'tokens':22}{tokens}, in {len(answers):,} answers")
+        if errors := [outcome for outcome in self.outcomes if outcome.error]:
+            failed = f"failed {len(errors)} of {len(self.outcomes)} tasks, at last: {_short(errors[-1].verdict.got)}"
+            lines.append(f"{'the endpoint':22}{failed}")
         return lines
 
     def _categories(self) -> list[str]:
@@ -123,15 +129,15 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         answers = [answer for outcome in self.outcomes for answer in outcome.answers]
         streamed = [answer for answer in answers if answer.streamed]
-        tpot = [ms for answer in streamed if (ms := _tpot_ms(answer)) is not None]
         return {
             "tasks": self._shares(),
             "malformed": self.malformed,
-            "ttft_ms": _quantiles([answer.first_s * 1000 for answer in streamed]),
-            "tpot_ms": _quantiles(tpot),
+            "ttft_ms": _quantiles(_ttft_ms(streamed)),
+            "tpot_ms": _quantiles(_tpot_ms(streamed)),
             "prompt_tokens": sum(answer.prompt_tokens for answer in answers),
             "tokens": sum(answer.tokens for answer in answers),
             "answers": len(answers),
+            "errors": sum(outcome.error for outcome in self.outcomes),
             "below": self.below(),
             "failures": [
                 {
@@ -157,25 +163,28 @@ class Report:
         }
 
 
-def _tpot_ms(answer: Answer) -> float | None:
-    """Between two tokens; None where the endpoint does not say how many there were."""
-    return (answer.seconds - answer.first_s) * 1000 / (answer.tokens - 1) if answer.tokens > 1 else None
+def _ttft_ms(answers: Iterable[Answer]) -> list[float]:
+    """Without the empty answers, which have no first token."""
+    return [answer.first_s * 1000 for answer in answers if answer.first_s]
 
 
-def _quantiles(values: Iterable[float]) -> dict[str, float] | None:
-    ordered = sorted(values)
-    if not ordered:
+def _tpot_ms(answers: Iterable[Answer]) -> list[float]:
+    """Between two tokens, of the answers of which that is known."""
+    each = [per_token_s(answer.tokens, answer.first_s, answer.seconds) for answer in answers]
+    return [seconds * 1000 for seconds in each if seconds is not None]
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
+    """The median, and the smallest value that 95 % of all do not exceed."""
+    if not values:
         return None
-    return {"median": round(_at(ordered, 0.5), 3), "p95": round(_at(ordered, 0.95), 3)}
+    p95 = sorted(values)[math.ceil(len(values) * 0.95) - 1]
+    return {"median": round(statistics.median(values), 3), "p95": round(p95, 3)}
 
 
 def _spread(values: Sequence[float], unit: str) -> str:
     found = _quantiles(values)
     return "not known" if found is None else f"median {found['median']:.1f} {unit}, p95 {found['p95']:.1f} {unit}"
-
-
-def _at(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def _spread_over_kinds(outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenwell.agent.endpoint import Endpoint, EndpointError, Reply
@@ -17,7 +17,7 @@ MOST_TOKENS = 4096  # of one answer: a model that thinks needs them, one that ca
 
 @dataclass(frozen=True)
 class Answer:
-    """How long one answer took. first_s: until its first piece came; tokens as the endpoint counts them, 0 when it does not."""
+    """How long one answer took. first_s: until its first piece came, 0 when none did; tokens: 0 when the endpoint tells none."""
 
     streamed: bool
     first_s: float
@@ -92,7 +92,10 @@ def attempt(endpoint: Endpoint, task: Task, *, streamed: bool) -> Outcome:
             results = trial.answered(reply.text, [Made(call.name, call.arguments) for call in reply.calls])
             for call, content in zip(reply.calls, results or (), strict=False):
                 messages.append({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content})
-    return Outcome(task, trial.verdict(), tuple(answers))
+    verdict = trial.verdict()
+    if reply.finish == "length" and not verdict.passed:
+        verdict = replace(verdict, got=f"{verdict.got} (cut off: the model reached its limit of tokens)")
+    return Outcome(task, verdict, tuple(answers))
 
 
 def choose(tasks: Sequence[Task], kind: Kind | None, language: Language | None, most: int | None) -> list[Task]:
