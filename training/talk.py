@@ -38,7 +38,10 @@ _WITH_TOOLS = [group for group, weight in GROUPS.items() for _ in range(weight) 
 _SERVED = 3  # tools beside what is not served that may be asked for
 _ASIDE = ("greeting", "thanks", "farewell", "identity", "facts", "writing", "opinions")
 _ANY_THING = ("topic", "subject")  # what talk may be about is any word
-_FIXED = ("hello", "piece", "program", "language", "pair", "sum", "tongue", "saying", "rival", "feeling")
+_FIXED = (
+    "hello", "piece", "program", "language", "pair", "sum", "tongue", "saying", "rival", "feeling", "kin", "trade", "age",
+    "glyph", "other_kin", "other_trade", "other_language", "other_tongue", "other_person",
+)  # fmt: skip
 _LONG = re.compile(r"(?<![{A-Za-z'])[a-z]{5,}(?![}\w'])")
 _PAIR = re.compile("[\u4e00-\u9fff]{2}")
 _MOST_TOLD = 5  # tools in an answer that tells their purposes
