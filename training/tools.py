@@ -115,7 +115,7 @@ def _object(
                 random.shuffle(entry["enum"])
         if parameter.spoken:
             description += explained(words.language, parameter)
-        elif bare or (not obscure and random.random() < 0.08):
+        elif (bare or (not obscure and random.random() < 0.08)) and not parameter.stated:
             description = ""
         if description:
             entry["description"] = detailed(random, words, description, "parameter")
@@ -190,7 +190,8 @@ def wrapped(random: Random, words: Words, frame: Frame) -> Frame:
         return frame
     before, after = pick(random, wrap["around"]).split("{}")
     if words.language == "zh":
-        orders = frame[0].startswith(tuple(wrap["verbs"])) and not frame[-1].endswith(("吧", "了", "吗", "没", "呢"))
+        orders = frame[0].startswith(tuple(wrap["verbs"])) and not frame[0].startswith(tuple(wrap["never"]))
+        orders = orders and not frame[-1].endswith(("吧", "了", "吗", "没", "呢"))
         whole = orders and not any(mark in literal for literal in frame[::2] for mark in "。？！；：:\n")
         return (before + frame[0], *frame[1:-1], frame[-1] + after) if whole else frame
     orders = frame[0].partition(" ")[0] in wrap["verbs"] and not frame[-1].strip(" .")
