@@ -15,7 +15,7 @@ from training.world import Frame, ToolWords, Words
 
 _NUMBERS = ("small", "count", "amount")
 # The English words that tie a value to the sentence before it; without both the sentence still stands.
-_TIE = re.compile(r"\s+(?:at|for|in|on|to|from|with|of|named|called|by|about|saying|under|into|as|titled|until|after)$")
+_TIE = re.compile(r"\s+(?:at|for|in|on|to|from|with|of|named|called|by|about|saying|under|into|as|titled|until|after)\s*$")
 
 
 def missing(random: Random, words: Words, world: object = None) -> Dialogue:

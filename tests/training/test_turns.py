@@ -150,6 +150,12 @@ def test_a_seed_gives_one_dialogue(name: str) -> None:
     assert MAKERS[name](Random(5), words) == MAKERS[name](Random(5), words)
 
 
+def test_english_requests_are_cut_before_a_value() -> None:
+    words = WORLD.language("en")
+    cut = [text for tool in words.tools for text, _ in missing.cuts("en", tool) if text not in tool.incomplete]
+    assert len(cut) > len(words.tools)
+
+
 def test_a_missing_value_is_asked_for_before_the_call() -> None:
     asked = WORLD.language("en").pages["missing"]["asks"][0].split("{")[0]
     questions = 0
