@@ -83,9 +83,13 @@ def generic(random: Random, words: Words, leaf: Parameter, spelled: str, alone: 
     return (before, "", after)
 
 
+_TIES = ("about", "after", "as", "at", "before", "between", "by", "for", "from", "in", "into", "of", "on", "per", "to", "with")
+
+
 def called(language: str, leaf: Parameter, spelled: str) -> str:
     """What a request may call a parameter: the words of its name, in Chinese its description; empty when that is no name."""
     if language != "zh":
-        return " ".join(name_words(spelled)).removeprefix("the ")
+        name = " ".join(name_words(spelled)).removeprefix("the ")
+        return "" if name in _TIES else name
     name = _UNIT.sub("", leaf.descriptions[0])
     return name if 1 < len(name) < 7 and not _ASKING.search(name) else ""
