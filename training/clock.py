@@ -22,6 +22,7 @@ _MONTHS = (
 )
 # Days that take no "on" before them.
 BARE_DAYS = ("today", "tomorrow", "tonight", "the day after tomorrow", "next week", "this weekend")
+_NO_DAYS = ("tonight", "next week", "this weekend", "今晚", "明晚", "下周", "这周末")  # an evening, or several days
 _NUMBERS = {
     "en": ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     "zh": ("一", "两", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二"),
@@ -84,6 +85,40 @@ def date(random: Random, language: str) -> str:
     else:
         text = f"{day:02d}/{month + 1:02d}/2026"
     return text
+
+
+def booked_day(random: Random, language: str) -> str:
+    """A day that something can be booked for: one day, and not a past one."""
+    while True:
+        text = date(random, language)
+        if text[:2] == "20":
+            text = f"{pick(random, (2027, 2028))}{text[4:]}"
+        text = text.replace("/2026", "/2027")
+        if text not in _NO_DAYS and not text.endswith((" 2025", " 2026")):
+            return text
+
+
+def past_day(random: Random, language: str) -> str:
+    """A day whose night is over."""
+    day, month = 1 + int(random.random() * 28), int(random.random() * 12)
+    if random.random() < 0.3:
+        return f"{pick(random, (2025, 2026))}-{month + 1:02d}-{day:02d}"
+    if language == "zh":
+        last = ("昨晚", "前天", "前天晚上", "上周" + pick(random, "一二三四五六日"))
+        return pick(random, last) if random.random() < 0.5 else f"{month + 1}月{day}{pick(random, '日号')}"
+    return pick(random, ("last night", f"last {pick(random, _WEEKDAYS)}")) if random.random() < 0.5 else f"{_MONTHS[month]} {day}"
+
+
+def clear_time(random: Random, language: str) -> str:
+    """A time of the day that only one hour can be meant by: no 十二点, no 晚上两点."""
+    if language != "zh":
+        return time(random, language)
+    if random.random() < 0.35:
+        return f"{int(random.random() * 24):02d}:{pick(random, (0, 5, 10, 15, 20, 30, 40, 45, 50)):02d}"
+    part, first, last = pick(random, (("上午", 8, 11), ("下午", 1, 6), ("晚上", 7, 11)))
+    hour = first + int(random.random() * (last - first + 1))
+    said, minutes = (number_word("zh", hour), ("", "半", "一刻", "十分")) if random.random() < 0.6 else (str(hour), ("", "半"))
+    return f"{part}{said}点{pick(random, minutes)}"
 
 
 def time(random: Random, language: str) -> str:

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from tokenwell.readiness.task import Call, File, Turn
+from tokenwell.readiness.task import Words as Groups
 from training.pseudo import pick
 from training.tools import Request, polish
 from training.world import Words
@@ -48,6 +49,16 @@ class Sentences:
     def say(self, source: str) -> str:
         return self.fill(self.page[source])
 
+    def errand(self, wet: bool = True) -> tuple[str, Groups]:
+        """Draw something to be reminded of, and the words that the reminder must have. The first is for wet days only."""
+        task, *words = pick(self.random, self.page["tasks"][0 if wet else 1 :])
+        self.known["task"] = task
+        return task, tuple(tuple(word.split("|")) for word in words)
+
+    def sky(self, condition: str) -> tuple[str, ...]:
+        """The words that tell a condition: its own, and what else people call it."""
+        return (condition, *self.weather["also_dry"].get(condition, self.weather["also_wet"]))
+
     def forecast(self, wet: bool) -> tuple[Call, str]:
         """The call for a city's weather today, and its condition; the city is known as {city}."""
         city = self.known.setdefault("city", pick(self.random, self.weather["cities"]))
@@ -56,7 +67,7 @@ class Sentences:
         self.known |= {"low": str(low), "high": str(low + self.random.randint(2, 9))}
         fields = {
             "city": city,
-            "date": f"2026-{self.random.randint(1, 12):02d}-{self.random.randint(1, 28):02d}",
+            "date": self.known.setdefault("today", _day(self.random)),
             "condition": condition,
             "temperature_min_c": low,
             "temperature_max_c": int(self.known["high"]),
@@ -105,13 +116,14 @@ def rain(random: Random, words: Words, wet: bool) -> Draft:
     """The weather; if it rains, a note and a reminder, all asked for at once."""
     told = Sentences(random, words, "rain")
     call, _ = told.forecast(wet)
-    task, time = told.draw("task", "tasks"), told.draw("time", "times")
+    task, wanted = told.errand()
+    time = told.draw("time", "times")
     request = told.ask(politely=False)
     old = memory(random, words)
     if not wet:
         return (Turn(request, ((call,),), told.say("no"), (tuple(told.page["says_no"]),)),), {MEMORY: old}, {}
     rained = _rained(told)
-    both = (_append(MEMORY, told.say("note")), _remind(task, time, (task,), (time,)))
+    both = (_append(MEMORY, told.say("note")), _remind(task, wanted, time, f"{told.known['today']} {time}"))
     turn = Turn(request, ((call,), both), told.say("yes"), (tuple(told.weather["also_wet"]),))
     return (turn,), {MEMORY: old}, {MEMORY: _added(old, rained)}
 
@@ -121,33 +133,28 @@ def steps(random: Random, words: Words, wet: bool) -> Draft:
     told, asked = Sentences(random, words, "steps"), Sentences(random, words, "rain")
     call, condition = told.forecast(wet)
     asked.known |= {"city": told.known["city"], "condition": condition}
-    task, time = asked.draw("task", "tasks"), asked.draw("time", "times")
-    told.known |= {"task": task, "time": time}
+    task, wanted = asked.errand(wet)
+    time = told.known["time"] = asked.draw("time", "times")
+    told.known["task"] = task
     old = memory(random, words)
-    first = Turn(
-        told.ask("first"), ((call,),), told.say("told"), ((condition, *told.weather["also_wet"]) if wet else (),)[: int(wet)]
-    )
+    first = Turn(told.ask("first"), ((call,),), told.say("told"), (told.sky(condition),))
     kept = ((_append(MEMORY, asked.say("note")),),) if wet else ()
     says = () if wet else (tuple(asked.page["says_no"]),)
     second = Turn(told.ask("then", politely=False), kept, told.say("noted" if wet else "not_noted"), says)
-    third = Turn(told.ask("last", politely=False), ((_remind(task, time, (task,), (time,)),),), told.say("reminded"))
+    third = Turn(
+        told.ask("last", politely=False), ((_remind(task, wanted, time, f"{told.known['today']} {time}"),),), told.say("reminded")
+    )
     return (first, second, third), {MEMORY: old}, {MEMORY: _added(old, _rained(told))} if wet else {}
 
 
 def remind(random: Random, words: Words) -> Draft:
     """One reminder."""
     told = Sentences(random, words, "remind")
-    moment, day, *hours = pick(random, told.page["moments"])
-    task = told.draw("task", "tasks")
-    told.known["moment"] = moment
-    when = moment.removeprefix("at ").removeprefix("on ")
-    groups = (*(((day,),) if day else ()), tuple(hours))
-    call = Call(
-        "set_reminder",
-        {"text": task, "time": when},
-        json.dumps({"text": task, "time": "2026-03-04 18:00", "file": "reminder-20260304-1800.ics"}, ensure_ascii=False),
-        words={"text": ((task,),), "time": groups},
-    )
+    moments = pick(random, told.page["moments"])
+    told.known["moment"] = moments[0]
+    task, wanted = told.errand()
+    times = [moment.removeprefix("at ").removeprefix("on ") for moment in moments]
+    call = _remind(task, wanted, *times)
     return (Turn(told.ask(politely=False), ((call,),), told.say("answer")),), {}, {}
 
 
@@ -185,7 +192,7 @@ def swap(random: Random, words: Words) -> Draft:
     told, path, items, old = _list(random, words)
     item = told.known["item"] = pick(random, items)
     other = told.known["new"] = pick(random, [each for each in told.page["items"] if each not in items])
-    return _edited(told, path, old, old.replace(item, other), ("swaps", "swapped"), other, item)
+    return _edited(told, path, old, old.replace(item, other), ("swaps", "swapped"), f"- [ ] {other}", item)
 
 
 def add(random: Random, words: Words) -> Draft:
@@ -193,7 +200,7 @@ def add(random: Random, words: Words) -> Draft:
     told, path, items, old = _list(random, words)
     new = told.known["new"] = pick(random, [each for each in told.page["items"] if each not in items])
     turn = Turn(told.ask("adds", politely=False), ((_read(path),), (_append(path, f"- [ ] {new}"),)), told.say("added"))
-    return (turn,), {path: old}, {path: _added(old, ((new,),))}
+    return (turn,), {path: old}, {path: _added(old, ((f"- [ ] {new}",),))}
 
 
 def absent(random: Random, words: Words) -> Draft:
@@ -207,14 +214,15 @@ def cities(random: Random, words: Words) -> Draft:
     """The weather of two cities, in one turn."""
     told = Sentences(random, words, "cities")
     both: list[Call] = []
+    says: list[tuple[str, ...]] = []
     for name in ("a", "b"):
         taken = told.known.get("a")
         told.known["city"] = pick(random, [city for city in told.weather["cities"] if city != taken])
         call, condition = told.forecast(random.random() < 0.5)
         both.append(call)
         told.known |= {name: told.known["city"], f"{name}_condition": condition}
-    says = ((told.known["a"],), (told.known["b"],))
-    return (Turn(told.ask(), (tuple(both),), told.say("answer"), says),), {}, {}
+        says += [(told.known["city"],), told.sky(condition)]
+    return (Turn(told.ask(), (tuple(both),), told.say("answer"), tuple(says)),), {}, {}
 
 
 # How many tasks of each kind a language gets.
@@ -253,14 +261,15 @@ def _append(path: str, text: str) -> Call:
     return Call("append_file", {"path": path, "content": text})
 
 
-def _remind(task: str, time: str, text_words: tuple[str, ...], time_words: tuple[str, ...]) -> Call:
-    result = {"text": task, "time": "2026-03-04 18:00", "file": "reminder-20260304-1800.ics"}
-    return Call(
-        "set_reminder",
-        {"text": task, "time": time},
-        json.dumps(result, ensure_ascii=False),
-        words={"text": (text_words,), "time": (time_words,)},
-    )
+def _remind(task: str, wanted: Groups, *times: str) -> Call:
+    """times: as the user said it, and what may be said for it."""
+    result = {"text": task, "time": times[0], "file": "reminder-1.ics"}
+    words: dict[str, Groups] = {"text": wanted, "time": (times,)}
+    return Call("set_reminder", {"text": task, "time": times[0]}, json.dumps(result, ensure_ascii=False), words=words)
+
+
+def _day(random: Random) -> str:
+    return f"2026-{random.randint(1, 12):02d}-{random.randint(1, 28):02d}"
 
 
 def _spellings(city: str) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def singles(random: Random, words: Words, count: int) -> Iterator[Task]:
     random.shuffle(order)
     for told, _ in zip(cycle(order), range(count), strict=False):
         tool = tools.declare(random, words, told)
-        request = tools.ask(random, words, tool)
+        request = chain.ask(random, words, tool)
         text = tools.polish(random, words, request)
         declared = chain.beside(random, words, [tool])
         turn = Turn(text, ((Call(tool.name, request.arguments),),))
@@ -121,15 +121,28 @@ def talks(random: Random, words: Words) -> Iterator[Task]:
         near = pick(random, [other for other in words.domains[told.domain] if other is not told])
         declared = chain.beside(random, words, [tools.declare(random, words, near)], avoid=[told])
         yield _task(
-            random, words, "talk", "unserved", (Turn(text, answer=pick(random, words.talk["unserved"]["answers"])),), declared
+            random,
+            words,
+            "talk",
+            "unserved",
+            (_refused(words, "unserved", text, pick(random, words.talk["unserved"]["answers"])),),
+            declared,
         )
     for told in random.sample([told for told in words.tools if told.incomplete], _MISSING):
         tool = tools.declare(random, words, told)
         frame = pick(random, told.incomplete)
-        text = tools.ask(random, words, tool, frame=frame).text
+        text = chain.ask(random, words, tool, frame).text
         lacking = next(leaf for leaf in told.leaves() if leaf.required and leaf.slot not in frame[1::2])
         answer = words.talk["missing"]["answer"].replace("{name}", tool.spelled[lacking.slot].replace("_", " "))
-        yield _task(random, words, "talk", "missing", (Turn(text, answer=answer),), chain.beside(random, words, [tool]))
+        yield _task(
+            random, words, "talk", "missing", (_refused(words, "missing", text, answer),), chain.beside(random, words, [tool])
+        )
+
+
+def _refused(words: Words, group: str, text: str, answer: str) -> Turn:
+    """What cannot be done: the answer has to say so, or to ask."""
+    page = words.talk[group]
+    return Turn(text, answer=answer, says=(tuple(page["says"]),), lacks=tuple(page["lacks"]))
 
 
 def _declared(random: Random, words: Words) -> tools.Tool:

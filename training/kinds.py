@@ -13,6 +13,9 @@ Built in:
   time       6 pm, 18:30, 下午三点 (string)                   list:<kind>  one to four values, said "a, b and c" (array)
   moment     tomorrow at 6 pm; "at 6 pm" gives 6 pm (string)  word     one invented word
   duration   20 minutes, 2 小时 (string)                      code     a line of program text, always in quotes
+  booked_day a date to come, and one day (string)            past_day a date that is past, or last night (string)
+  clear_time a time that can be but one (string)             hostname velmora.example
+  picture    floorplan-2.jpg
 Free text, from texts.toml (frames whose slots are kinds): text (a statement), task ("buy milk"), query ("used bikes under 300"),
 and every other key of texts.toml. Free text stands in quotes, or after a marker at the end of the request.
 Entities: every key of names.toml. A third of them is drawn with invented words.
@@ -26,7 +29,7 @@ from random import Random
 from typing import Any
 
 from training import pseudo
-from training.clock import BARE_DAYS, date, duration, moment, number_word, time
+from training.clock import BARE_DAYS, booked_day, clear_time, date, duration, moment, number_word, past_day, time
 from training.pseudo import pick
 from training.shapes import free_text, shape, stretched
 from training.spelling import name_words
@@ -56,6 +59,7 @@ class Value:
 
 
 _EXTENSIONS = ("md", "txt", "csv", "json", "pdf", "docx", "xlsx", "py", "toml", "yaml", "html", "log", "png", "sql", "go", "ts")
+_PICTURES = ("png", "jpg", "jpg", "webp")
 _TOP = ("com", "org", "net", "io", "example", "dev", "cn")
 _TYPES = {
     "count": "integer",
@@ -70,8 +74,8 @@ _TYPES = {
 _LEADING = ("the", "a", "an", "my", "our", "your", "some", "two")
 _GROUPS = {
     "number": ("small", "count", "amount", "percent", "degrees", "year", "number_id"),
-    "file": ("file", "path", "folder"),
-    "day": ("date", "time", "moment"),
+    "file": ("file", "path", "folder", "picture"),
+    "day": ("date", "time", "moment", "booked_day", "past_day", "clear_time"),
 }
 LETTERS = re.compile("[A-Za-z]+(?:[_ -]?[A-Za-z]+)*")
 _CODE = (
@@ -103,7 +107,10 @@ def schema(parameter: Parameter) -> dict[str, Any]:
         return {"type": "string", "enum": list(parameter.values)}
     if kind.startswith("list:"):
         return {"type": "array", "items": {"type": _TYPES.get(kind[5:], "string")}}
-    return {"type": _TYPES.get(kind, "string")}
+    found: dict[str, Any] = {"type": _TYPES.get(kind, "string")}
+    if parameter.default is not None:
+        found["default"] = parameter.default
+    return found
 
 
 def alike(words: Words, kind: str) -> str:
@@ -116,6 +123,8 @@ def alike(words: Words, kind: str) -> str:
 
 def draw(random: Random, words: Words, kind: str, parameter: Parameter | None = None, known: bool = False) -> Value:
     """A value of a kind; an enum or a flag needs its parameter. known: a name as it stands in names.toml."""
+    if parameter is not None and parameter.bounds and kind == parameter.kind:
+        return _bounded(random, words, parameter)
     built = _BUILT_IN.get(kind)
     if built is not None:
         return built(random, words)
@@ -325,6 +334,21 @@ def _amount(random: Random, words: Words) -> Value:
     return Value(str(number), number, "amount")
 
 
+def _bounded(random: Random, words: Words, parameter: Parameter) -> Value:
+    """A number within the bounds of its parameter."""
+    kind, (least, most) = parameter.kind, parameter.bounds
+    if kind == "amount":
+        step = 0.5 if most < 10_000 else 100
+        amount = round(random.uniform(least, most) / step) * step
+        given = int(amount) if amount == int(amount) else amount
+        return Value(str(given), given, kind)
+    number = random.randint(int(least), int(most))
+    if kind == "percent":
+        return Value(f"{number}%" if words.language == "zh" or random.random() < 0.7 else f"{number} percent", number, kind)
+    word = kind == "small" and number <= 12 and random.random() < 0.45
+    return Value(number_word(words.language, number) if word else str(number), number, kind)
+
+
 def _percent(random: Random, words: Words) -> Value:
     number = (
         pick(random, (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100))
@@ -365,7 +389,12 @@ _BUILT_IN: dict[str, Callable[[Random, Words], Value]] = {
     "url": _url,
     "email": _email,
     "phone": _phone,
+    "hostname": lambda random, words: _plain("url", _host(random, words)),
+    "picture": lambda random, words: _plain("file", f"{_stem(random, words)}.{pick(random, _PICTURES)}"),
     "date": lambda random, words: _plain("date", date(random, words.language)),
+    "booked_day": lambda random, words: _plain("date", booked_day(random, words.language)),
+    "past_day": lambda random, words: _plain("date", past_day(random, words.language)),
+    "clear_time": lambda random, words: _plain("time", clear_time(random, words.language)),
     "time": lambda random, words: _plain("time", time(random, words.language)),
     "moment": lambda random, words: Value(*moment(random, words.language), "moment"),
     "duration": lambda random, words: _plain("duration", duration(random, words.language)),

@@ -92,8 +92,12 @@ def wording(random: Random, words: Words, pieces: list[str | Value], lower: bool
                 said = quote(random, words.language, said, piece.kind == "code")
         elif said == "两" and (place == last or str(pieces[place + 1])[:1] in PAUSES):
             said = str(piece.given)  # only before what it counts
-        elif tight and _unclear(piece, pieces[place + 1 : place + 2], text):
+        elif tight and (_unclear(piece, pieces[place + 1 : place + 2], text) or _invented(words, piece)):
             said = quote(random, words.language, said)
+        elif tight and isinstance(piece.given, list) and words.frames.get("quote_invented"):
+            for name in piece.given:
+                if name not in words.names.get(piece.kind.removeprefix("list:"), (name,)):
+                    said = said.replace(name, quote(random, words.language, name))
         elif isinstance(piece.given, str) and random.random() < 0.07 and piece.kind not in ("date", "time", "moment", "duration"):
             said = quote(random, words.language, said, piece.kind in _EXACT)
         elif said in BARE_DAYS and text.endswith(" on "):
@@ -153,6 +157,11 @@ def _unclear(value: Value, after: Sequence[str | Value], before: str) -> bool:
     follows = (after[0] if isinstance(after[0], str) else after[0].said)[:1] if after else ""
     first, last = value.said[:1].isdigit() and before[-1:].isdigit(), value.said[-1:].isdigit() and follows.isdigit()
     return first or last or _JOINED.search(value.said) is not None
+
+
+def _invented(words: Words, value: Value) -> bool:
+    """Whether nobody can know a Chinese name's ends, and the world's words want it quoted then."""
+    return bool(words.frames.get("quote_invented")) and value.said not in words.names.get(value.kind, (value.said,))
 
 
 def _timed(rest: Sequence[str | Value]) -> bool:

@@ -47,6 +47,9 @@ class Parameter:
     no: tuple[str, ...] = ()
     values: tuple[str, ...] = ()  # enums
     spoken: tuple[str, ...] = ()  # enums: how people say the values; then the description explains them
+    bounds: tuple[float, ...] = ()  # numbers: the least and the most, where not every number makes sense
+    default: bool | float | str | None = None  # optional ones: what leaving it out means, where the declaration says so
+    stated: bool = False  # the description says how the value is wanted, so it is never dropped
     parameters: tuple["Parameter", ...] = ()  # objects: their slots stand in requests like any other
 
     def leaves(self) -> tuple["Parameter", ...]:
@@ -173,13 +176,16 @@ def _parameter(slot: str, table: dict[str, Any]) -> Parameter:
         no=tuple(table.get("no", [])),
         values=tuple(table.get("values", [])),
         spoken=tuple(table.get("spoken", table.get("said", []))),
+        bounds=tuple(table.get("bounds", [])),
+        default=table.get("default"),
+        stated=table.get("stated", False),
         parameters=tuple(_parameter(inner, entry) for inner, entry in table.get("parameters", {}).items()),
     )
 
 
 def faults(words: Words) -> list[str]:
     """What is wrong with the words of a language: unknown kinds and slots, requests that leave out what is required, ..."""
-    from training.kinds import known  # kinds draws from words, so it imports this module
+    from training.kinds import known, schema  # kinds draws from words, so it imports this module
 
     every = ((kind, name) for kind, names in words.names.items() for name in names)
     found = [f"{kind}: {name} ends like a sentence" for kind, name in every if name[-1] in ".!?。！？"]
@@ -189,6 +195,12 @@ def faults(words: Words) -> list[str]:
         for leaf in leaves.values():
             if not known(words, leaf.kind):
                 found.append(f"{tool.key}: kind {leaf.kind} of {leaf.slot} is unknown")
+            if leaf.bounds and (len(leaf.bounds) != 2 or schema(leaf)["type"] not in ("integer", "number")):
+                found.append(f"{tool.key}: bounds of {leaf.slot} want two numbers, and a kind of numbers")
+            if leaf.default is not None and leaf.required:
+                found.append(f"{tool.key}: {leaf.slot} is required, so it has no default")
+            if leaf.stated and not all(leaf.descriptions):
+                found.append(f"{tool.key}: {leaf.slot} is stated without a description")
             if leaf.kind == "flag" and not (leaf.yes and leaf.no):
                 found.append(f"{tool.key}: flag {leaf.slot} has no yes and no")
             if leaf.kind == "enum" and (len(leaf.values) < 2 or len(leaf.spoken) not in (0, len(leaf.values))):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tokenwell.readiness.judge import Made, Trial, Verdict, file_fault, has_words, matches, same, wrong
+from tokenwell.readiness.judge import Made, Trial, Verdict, file_fault, matches, wrong
 from tokenwell.readiness.task import Call, File, Task, Turn
 
 
@@ -101,14 +101,6 @@ def test_schemas_are_looked_into() -> None:
     assert wrong(task, made("send", to=["a", 1])) == "to[1] is no string"
 
 
-def test_equality_is_strict_in_types_and_mild_in_texts() -> None:
-    assert same("The kiln is warm", "the kiln is warm.") and same("窑还热着", "窑还热着。")
-    assert same(12, 12.0) and not same(1, True) and not same("12", 12) and not same(12, "12")
-    assert same(["a", "b"], ["A", "b"]) and not same(["a", "b"], ["b", "a"])
-    assert same({"a": 1}, {"a": 1}) and not same({"a": 1}, {"a": 1, "b": 2})
-    assert same("notes.md", "./notes.md", is_path=True) and not same("notes.md", "Notes.md", is_path=True)
-
-
 def test_some_arguments_are_judged_by_their_words_and_some_may_be_left_out() -> None:
     words = {"city": (("上海", "Shanghai"),), "date": (("今天", "today"),)}
     call = Call("get_weather", {"city": "上海", "date": "今天"}, words=words, spare=("date",))
@@ -116,6 +108,38 @@ def test_some_arguments_are_judged_by_their_words_and_some_may_be_left_out() -> 
     assert matches(call, made("get_weather", city="上海市", date="today"))
     assert not matches(call, made("get_weather", city="上海", date="tomorrow"))
     assert not matches(call, made("get_weather", date="today"))
+
+
+HOME = tool(
+    "dim", "room", room=TEXT, until=TEXT, lamps={"type": "array", "items": TEXT}, level={"type": "integer", "default": 100}
+)
+HOME["function"]["parameters"]["properties"]["mode"] = {"type": "string", "enum": ["slow", "fast"]}
+SNUG = Task("h", "single", "home", "en", (Turn("Light the snug", ((Call("dim", {"room": "snug"}),),)),), (HOME,))
+
+
+@pytest.mark.parametrize("more", [{"until": None}, {"until": ""}, {"lamps": []}, {"mode": None}, {"level": 100}])
+def test_an_optional_argument_that_says_nothing_is_as_good_as_none(more: dict[str, Any]) -> None:
+    assert tried(SNUG, made("dim", room="snug", **more)) == Verdict(True)
+
+
+@pytest.mark.parametrize("more", [{"until": "now"}, {"level": 0}, {"level": 50}, {"mode": "slow"}, {"mode": ""}, {"lamps": [""]}])
+def test_one_that_says_something_is_not(more: dict[str, Any]) -> None:
+    assert not tried(SNUG, made("dim", room="snug", **more)).passed
+
+
+def test_a_required_one_has_to_say_something_and_a_default_may_be_left_out() -> None:
+    assert tried(SNUG, made("dim", room=None)) == Verdict(False, 1, 'dim {"room": "snug"}', 'dim {"room": null}')
+    schema = HOME["function"]["parameters"]
+    assert matches(Call("dim", {"room": "snug", "level": 100}), made("dim", room="snug"), schema)
+    assert not matches(Call("dim", {"room": "snug", "level": 50}), made("dim", room="snug"), schema)
+
+
+def test_a_time_that_is_judged_by_its_words_is_the_only_one() -> None:
+    call = Call("set_reminder", {"text": "x", "time": "4 pm"}, words={"text": (("umbrella",),), "time": (("4 pm",),)})
+    for when in ("4pm", "16:00", "today at 4 pm"):
+        assert matches(call, made("set_reminder", text="Take an umbrella", time=when))
+    for when in ("tomorrow at 4 pm", "4 am", "every day at 4 pm"):
+        assert not matches(call, made("set_reminder", text="umbrella", time=when))
 
 
 # ------------------------------------------------------------------------------------------------ no call
@@ -126,6 +150,12 @@ def test_a_text_passes_where_no_call_is_wanted() -> None:
     assert tried(task, "Hello!").passed
     assert not tried(task, "").passed
     assert tried(task, made("dim", room="snug", level=40)).expected == "an answer without a call"
+
+
+def test_what_cannot_be_done_is_refused_or_asked_about() -> None:
+    task = Task("t", "talk", "unserved", "en", (Turn("Socks, please", says=(("cannot", "no", "?"),)),), (LAMP,))
+    assert tried(task, "I have no tool for that.").passed and tried(task, "Which socks?").passed
+    assert not tried(task, "Done, now the socks are yours.").passed
 
 
 # ------------------------------------------------------------------------------------------------ several turns
@@ -219,11 +249,6 @@ def test_an_endpoint_that_fails_fails_the_task() -> None:
     trial.gave_up("it is gone")
     assert trial.user is None
     assert trial.verdict() == Verdict(False, 0, 'dim {"room": "snug", "level": 40}', "it is gone")
-
-
-def test_words_are_found_in_any_width_and_case() -> None:
-    assert has_words("Don’t ２０ Percent", (("don't",), ("20",)))
-    assert not has_words("rain", (("rain",), ("snow", "hail")))
 
 
 def test_a_file_keeps_its_lines_and_lacks_what_was_replaced() -> None:

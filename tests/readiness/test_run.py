@@ -37,14 +37,20 @@ def test_a_perfect_model_is_ready() -> None:
 
 
 def test_who_calls_nothing_is_told_what_was_wanted() -> None:
-    with Perfect(tasks(), lambda message: {"role": "assistant", "content": "Let me think about it."}) as perfect:
+    with Perfect(tasks(), lambda message: {"role": "assistant", "content": "Sorry, I cannot do that."}) as perfect:
         report = worked(perfect, 3)
     assert report.share("single").passed == 0
     assert report.share("talk").percent == 100
     assert report.below()[0] == "single calls, English: 0.0 % of 3, wanted 95 %"
     text = "\n".join(report.lines())
-    assert "got:      Let me think about it." in text
+    assert "got:      Sorry, I cannot do that." in text
     assert "single calls: home" in text
+
+
+def test_who_says_that_all_is_done_is_not_ready_even_where_nothing_can_be() -> None:
+    with Perfect(tasks(), lambda message: {"role": "assistant", "content": "Done, 已经办好了。"}) as perfect:
+        report = worked(perfect, 3)
+    assert (report.share("turns").passed, report.share("talk").passed) == (0, 4)  # of 6: small talk is free
 
 
 def test_times_and_tokens() -> None:

@@ -10,6 +10,7 @@ from training import held_out
 from tokenwell.agent.tools import TOOLS
 from tokenwell.readiness.judge import Made, Trial, wrong
 from tokenwell.readiness.task import Task, tasks
+from tokenwell.readiness.when import read
 
 
 def test_there_are_as_many_tasks_as_promised_half_of_them_chinese() -> None:
@@ -70,6 +71,16 @@ def test_every_expected_call_fits_its_declaration() -> None:
         for turn in task.turns:
             for call in (call for calls in turn.rounds for call in calls):
                 assert wrong(task, Made(call.name, json.dumps(call.arguments))) is None, task.id
+
+
+def test_days_and_times_are_declared_as_wanted_as_the_user_says_them() -> None:
+    for task in tasks():
+        if task.kind == "single":
+            [call] = task.turns[0].rounds[0]
+            for name, value in call.arguments.items():
+                if isinstance(value, str) and read(value).whole:
+                    schema = (task.parameters(call.name) or {})["properties"][name]
+                    assert "as the user says it" in schema["description"] or "照原话" in schema["description"], task.id
 
 
 # Words that stand in most requests and descriptions.

@@ -7,7 +7,7 @@ import pytest
 from training import kinds, pseudo
 from training.clock import number_word
 from training.kinds import draw
-from training.world import Parameter, World
+from training.world import LANGUAGES, Parameter, World
 
 WORLD = World.load("train", ("en",))
 WORDS = WORLD.language("en")
@@ -37,6 +37,52 @@ def test_numbers_are_given_as_numbers() -> None:
         assert value.said == word_or_digits
     assert all(value.said == str(value.given) for value in _many("amount"))
     assert all(re.fullmatch(rf"{value.given}(%| percent)", value.said) for value in _many("percent"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "form"),
+    [
+        ("count", (105, 175), r"{}"),
+        ("percent", (2, 9), r"{}(%| percent)"),
+        ("small", (2, 7), r"{}|two|three|four|five|six|seven"),
+        ("degrees", (12, 28), r"{}"),
+        ("amount", (0.5, 25), r"{}"),
+        ("amount", (20000, 900000), r"{}"),
+    ],
+)
+def test_a_number_stays_within_the_bounds_of_its_parameter(kind: str, bounds: tuple[float, float], form: str) -> None:
+    parameter = Parameter("p", ("p",), kind, bounds=bounds)
+    values = [draw(Random(seed), WORDS, kind, parameter) for seed in range(200)]
+    assert all(bounds[0] <= value.given <= bounds[1] for value in values)
+    assert all(re.fullmatch(form.format(value.given), value.said) for value in values)
+    assert len({value.given for value in values}) > 5
+
+
+def test_a_default_is_declared() -> None:
+    assert kinds.schema(Parameter("p", ("p",), "flag", default=False)) == {"type": "boolean", "default": False}
+    assert kinds.schema(Parameter("p", ("p",), "percent", default=0)) == {"type": "integer", "default": 0}
+    assert kinds.schema(Parameter("p", ("p",), "count")) == {"type": "integer"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_some_days_and_times_can_be_but_one(language: str) -> None:
+    words = World.load("held").language(language)
+    coming, past, times = (
+        {draw(Random(seed), words, kind).said for seed in range(400)} for kind in ("booked_day", "past_day", "clear_time")
+    )
+    assert not coming & {"tonight", "last night", "next week", "this weekend", "今晚", "明晚", "昨晚", "下周", "这周末"}
+    assert not any("2025" in text or "2026" in text for text in coming)
+    assert not any("2027" in text or "2028" in text for text in past)
+    assert past & {"last night", "昨晚"}
+    clear = re.compile(
+        "上午([八九十]|十一|[89]|1[01])点|下午([一两三四五六]|[1-6])点|晚上([七八九十]|十一|[7-9]|1[01])点|[0-2][0-9]:"
+    )
+    assert language == "en" or [text for text in times if not clear.match(text)] == []
+
+
+def test_a_host_and_a_picture_have_no_more_than_they_need() -> None:
+    assert not any("/" in value.said or ":" in value.said for value in _many("hostname"))
+    assert all(value.said.endswith((".png", ".jpg", ".webp")) for value in _many("picture"))
 
 
 def test_a_list_is_said_so_that_it_can_be_taken_apart() -> None:

@@ -1,6 +1,7 @@
 """Declared tools and what is said to reach them."""
 
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -45,6 +46,37 @@ def test_the_words_have_no_faults() -> None:
     assert len({tool.key for tool in WORDS.tools}) == len(WORDS.tools)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_held_out_words_have_no_faults(language: str) -> None:
+    assert faults(World.load("held").language(language)) == []
+
+
+def test_bounds_defaults_and_descriptions_fit_their_parameter() -> None:
+    bad = _tool(
+        who=Parameter("who", ("who",), "person", True, ("",), stated=True),
+        text=Parameter("text", ("text",), "text", True, bounds=(1, 2)),
+        mild=Parameter("mild", ("mild",), "flag", True, yes=(" mild",), no=(" hot",), default=False),
+    )
+    found = faults(replace(WORDS, tools=(bad,)))
+    for fault in ("who is stated without", "bounds of text want", "mild is required"):
+        assert any(fault in text for text in found), found
+
+
+def test_invented_names_are_quoted_where_the_words_want_it() -> None:
+    words = World.load("held").language("zh")
+    random, quoted = Random(3), 0
+    for tool in words.tools * 10:
+        request = ask(random, words, declare(random, words, tool))
+        for value in request.values.values():
+            names = words.names.get(value.kind.removeprefix("list:"), ())
+            for name in value.given if isinstance(value.given, list) else [value.given]:
+                if names and name not in names:
+                    quoted += 1
+                    around = request.text.partition(name)
+                    assert around[0][-1] + around[2][0] in ("“”", "「」", "『』", "''", '""', "《》"), request.text
+    assert quoted > 50
+
+
 def test_held_out_names_are_not_learned() -> None:
     held = {"read_file", "write_file", "append_file", "get_weather", "set_reminder", "list_files", "edit_file"}
     spelled = {"_".join(name_words(name)) for tool in WORDS.tools for name in tool.names}
@@ -75,6 +107,18 @@ def test_a_call_fits_its_declaration() -> None:
         assert set(schema.get("required", ())) <= set(request.arguments) <= set(schema["properties"])
         for name, value in request.arguments.items():
             assert _holds(value, schema["properties"][name]), (tool.name, name, value)
+
+
+def test_how_a_value_is_wanted_is_always_told() -> None:
+    day = Parameter("day", ("day",), "date", True, ("Day, as said",), stated=True)
+    told = _tool(day=day, plain=replace(day, slot="plain", names=("plain",), stated=False))
+    described = []
+    for seed in range(200):
+        tool = declare(Random(seed), WORDS, told)
+        properties = tool.declaration["function"]["parameters"]["properties"]
+        described.append({slot for slot, name in tool.spelled.items() if "description" in properties[name]})
+    assert all("day" in slots for slots in described)
+    assert not all("plain" in slots for slots in described)
 
 
 def test_a_request_says_every_value() -> None:

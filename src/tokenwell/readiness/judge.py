@@ -8,17 +8,16 @@ they must contain where a good model may choose its own.
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenwell.readiness.folder import NAMES, Folder, clean
+from tokenwell.readiness.folder import NAMES, Folder
+from tokenwell.readiness.match import argument_has, found, has_words, same, silent
 from tokenwell.readiness.task import Call, File, Task, Turn, Words
 
 MOST_ANSWERS = 6  # of the model to one message of the user; the longest script needs three
 _HARMLESS = ("read_file", "get_weather")  # what may be looked up without having been asked for
-_END = ".。!！?？;；,， \t\n"
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -97,7 +96,7 @@ class Trial:
 
     def _judge_single(self, text: str, calls: Sequence[Made]) -> None:
         self._turn = len(self.task.turns)
-        if len(calls) != 1 or not matches(self._open[0], calls[0]):
+        if len(calls) != 1 or not self._matches(self._open[0], calls[0]):
             self._fail(told_call(self._open[0]), _told(text, calls))
 
     def _called(self, text: str, calls: Sequence[Made]) -> bool:
@@ -112,23 +111,26 @@ class Trial:
                 self._fail(self._wanted(), f"{_told('', extra)}, which nobody asked for")
         return self._fault is None
 
+    def _matches(self, expected: Call, call: Made) -> bool:
+        return matches(expected, call, self.task.parameters(call.name))
+
     def _is_due(self, call: Made) -> bool:
         """Whether a call is expected now, was made before, changes nothing, or cannot be carried out and so changes nothing."""
         if wrong(self.task, call) is not None or call.name in _HARMLESS or call.name in NAMES:
             return True  # what is done to files is judged by what they are like in the end
-        return any(matches(known, call) for known in (*self._open, *self._done))
+        return any(self._matches(known, call) for known in (*self._open, *self._done))
 
     def _result(self, call: Made) -> str:
         fault = wrong(self.task, call)
         if fault is not None:
             return json.dumps({"error": fault}, ensure_ascii=False)
-        known = next((each for each in self._open if matches(each, call)), None)
+        known = next((each for each in self._open if self._matches(each, call)), None)
         if known is not None:
             self._open.remove(known)
             self._done.append(known)
         if call.name in NAMES:
             return self._folder.run(call.name, json.loads(call.arguments))
-        known = known or next((each for each in self._done if matches(each, call)), None)
+        known = known or next((each for each in self._done if self._matches(each, call)), None)
         return known.result if known is not None else json.dumps({"error": "not available"})
 
     def _said(self, text: str) -> None:
@@ -142,7 +144,7 @@ class Trial:
             self._fail("a text", got)
         elif not has_words(text, turn.says):
             self._fail("a text with " + _told_words(turn.says), got)
-        elif any(_plain(word) in _plain(text) for word in turn.lacks):
+        elif any(found(text, word) for word in turn.lacks):
             self._fail("a text without " + ", ".join(repr(word) for word in turn.lacks), got)
         else:
             self._turn += 1
@@ -209,6 +211,8 @@ def _misfit_inside(value: Mapping[str, Any], schema: Mapping[str, Any], place: s
         inside = f"{place}{'.' if place else ''}{name}"
         if name not in properties:
             return f"{inside} is not declared"
+        if item is None and name not in schema.get("required", ()):
+            continue  # how clients that must give every argument leave one out
         if (fault := misfit(item, properties[name], inside)) is not None:
             return fault
     return None
@@ -222,8 +226,8 @@ def _is_a(value: Any, kind: str) -> bool:
     )
 
 
-def matches(expected: Call, made: Made) -> bool:
-    """Whether a call is the expected one: its name and all its arguments."""
+def matches(expected: Call, made: Made, schema: Mapping[str, Any] | None = None) -> bool:
+    """Whether a call is the expected one: its name and all its arguments. schema: of the tool's arguments, as declared."""
     if made.name != expected.name:
         return False
     try:
@@ -232,47 +236,32 @@ def matches(expected: Call, made: Made) -> bool:
         return False
     if not isinstance(given, dict):
         return False
+    properties: Mapping[str, Any] = (schema or {}).get("properties", {})
+    optional = set(properties) - set((schema or {}).get("required", ()))
     for name in {*given, *expected.arguments}:
-        if name in expected.spare and name not in given:
+        wanted = name in expected.arguments and name not in expected.spare
+        if name in optional and not wanted and name in given and _says_nothing(given[name], properties[name]):
             continue
-        if name not in given or name not in expected.arguments:
+        if name not in given:
+            if name in expected.spare or (name in optional and _says_nothing(expected.arguments[name], properties[name])):
+                continue
+            return False
+        if name not in expected.arguments:
             return False
         if name in expected.words:
-            if not isinstance(given[name], str) or not has_words(given[name], expected.words[name]):
+            if not argument_has(given[name], expected.words[name]):
                 return False
         elif not same(expected.arguments[name], given[name], is_path=name == "path"):
             return False
     return True
 
 
-def same(expected: Any, given: Any, is_path: bool = False) -> bool:
-    """Equality with strict types; of texts, case, outer blanks and final punctuation do not count."""
-    if isinstance(expected, str):
-        if is_path and isinstance(given, str):
-            return clean(expected) == clean(given)
-        return isinstance(given, str) and _core(expected) == _core(given)
-    if isinstance(expected, bool) or isinstance(given, bool):
-        return expected is given
-    if isinstance(expected, int | float):
-        return isinstance(given, int | float) and expected == given
-    if isinstance(expected, list):
-        return isinstance(given, list) and len(expected) == len(given) and all(map(same, expected, given))
-    if isinstance(expected, dict):
-        return (
-            isinstance(given, dict)
-            and expected.keys() == given.keys()
-            and all(same(expected[key], given[key]) for key in expected)
-        )
-    return bool(expected == given)
+def _says_nothing(value: Any, schema: Mapping[str, Any]) -> bool:
+    """An empty text where one of a few is wanted is no way of leaving it out: no tool could take it."""
+    return silent(value, schema) and (value is None or misfit(value, schema) is None)
 
 
 # ------------------------------------------------------------------------------------------------ texts and files
-
-
-def has_words(text: str, groups: Words) -> bool:
-    """Whether one of every group's words occurs."""
-    plain = _plain(text)
-    return all(any(_plain(word) in plain for word in group) for group in groups)
 
 
 def file_fault(end: File, text: str) -> str | None:
@@ -292,17 +281,8 @@ def file_fault(end: File, text: str) -> str | None:
     fresh = "\n".join(rest)
     if not has_words(fresh, end.says):
         return "with new text that has " + _told_words(end.says)
-    left = [word for word in end.lacks if _plain(word) in _plain(fresh)]
+    left = [word for word in end.lacks if found(fresh, word)]
     return f"without {left[0]!r}" if left else None
-
-
-def _plain(text: str) -> str:
-    """Text for finding words in: one case, one width of signs, no typographic apostrophes."""
-    return unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
-
-
-def _core(text: str) -> str:
-    return text.strip().rstrip(_END).casefold()
 
 
 def _calls_of(turn: Turn) -> list[Call]:

@@ -23,7 +23,8 @@ LANGUAGES: dict[Language, str] = {"en": "English", "zh": "Chinese"}
 class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """A call that is expected. Its arguments must be equal, apart from those that `words` and `spare` name.
 
-    words: what must occur in an argument instead. spare: optional parameters that may also be left out.
+    words: what must occur in an argument instead; a time among them must be the only one there. spare: optional parameters that
+    may also be left out.
     result: what the tool returns; file tools (folder.NAMES) return what the task's folder gives.
     """
 
