@@ -20,19 +20,18 @@ def first_word(random: Random, words: Words) -> str:
     """What may stand before a parameter's name: play_date, coastal_town."""
     if words.language == "en" and "vocabulary" in words.frames.get("invented", {}) and random.random() < 0.7:
         return pick(random, vocabulary(words))
-    return (
-        pick(random, ("the", "my", "new", "main", "full", "wanted", "given", "this", "user", "one"))
-        if random.random() < 0.6
-        else pseudo.word(random)
-    )
+    return pick(random, _FIRST) if random.random() < 0.6 else pseudo.word(random)
 
 
 def detailed(random: Random, words: Words, description: str, what: str) -> str:
-    """A description with one to three sentences more, now and then, as tools in the wild have them."""
+    """A description with one to three sentences more, now and then, as tools in the wild have them.
+
+    what: "tool", "parameter", or "optional" for a parameter that may be left out.
+    """
     details = words.frames.get("details")
     if not details or random.random() > 0.15:
         return description
-    more = random.sample(details[what], 1 if what == "parameter" else pick(random, (1, 2, 3)))
+    more = random.sample(details[what], pick(random, (1, 2, 3)) if what == "tool" else 1)
     if words.language == "zh":
         return description.rstrip("。") + "。" + "".join(more)
     return " ".join((description.rstrip(".") + ".", *more))

@@ -118,7 +118,8 @@ def _object(
         elif (bare or (not obscure and random.random() < 0.08)) and not parameter.stated:
             description = ""
         if description:
-            entry["description"] = detailed(random, words, description, "parameter")
+            what = "parameter" if parameter.required or random.random() < 0.5 else "optional"
+            entry["description"] = detailed(random, words, description, what)
         properties[name] = entry
     schema: dict[str, Any] = {"type": "object", "properties": properties}
     required = [spelled[parameter.slot] for parameter in order if parameter.required]
