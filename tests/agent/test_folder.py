@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from contextlib import suppress
@@ -52,6 +53,17 @@ def test_a_text_for_which_there_is_no_room_leaves_the_old_one(inside: Path) -> N
     assert (inside / "a.md").read_text() == "old"
     folder.write("a.md", "")
     assert (inside / "a.md").read_text() == ""
+
+
+def test_a_file_system_that_cannot_tell_how_much_room_there_is(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EBADF, "as glibc says for some network file systems")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    folder = Folder(inside)
+    folder.write("a.md", "old text")
+    folder.write("a.md", "new")
+    assert (inside / "a.md").read_text() == "new"
 
 
 def test_what_is_appended_is_a_line_of_its_own(inside: Path) -> None:

@@ -42,8 +42,7 @@ class Folder:
     def write(self, path: str, text: str) -> None:
         """Make `text` the whole content of a file; the file and its folders are made when they are not there."""
         with self._opened(path, os.O_WRONLY | os.O_CREAT) as file:
-            if text and hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file, 0, len(text.encode()))  # on a full disk this fails while the old text is still there
+            _reserve(file, len(text.encode()))
             os.ftruncate(file, len(text.encode()))
             _write(file, text)
 
@@ -124,6 +123,16 @@ def _text(path: str, data: bytes) -> str:
     if "\0" in text:
         raise ToolError(f"{path} is not a text file in UTF-8")
     return text
+
+
+def _reserve(file: int, size: int) -> None:
+    """Fails where there is no room, while the old text is still there. Not every system and file system can tell."""
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
 
 
 def _write(file: int, text: str) -> None:
