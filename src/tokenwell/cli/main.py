@@ -84,10 +84,7 @@ def serve(
 
 @app.command()
 def chat(
-    url: Annotated[
-        str | None,
-        typer.Argument(metavar="URL", help="Any OpenAI-compatible endpoint [where `serve` would be with these settings]."),
-    ] = None,
+    url: options.AskedEndpoint = None,
     model: options.AskedModel = None,
     api_key: options.EndpointKey = None,
     system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="How the model shall behave.")] = None,
@@ -139,10 +136,7 @@ def agent(
 
 @app.command()
 def check(
-    url: Annotated[
-        str | None,
-        typer.Argument(metavar="URL", help="Any OpenAI-compatible endpoint [where `serve` would be with these settings]."),
-    ] = None,
+    url: options.AskedEndpoint = None,
     model: options.AskedModel = None,
     api_key: options.EndpointKey = None,
     kind: Annotated[

@@ -173,6 +173,10 @@ Printed = Annotated[
 ]
 
 # What commands that talk to an endpoint take.
+AskedEndpoint = Annotated[
+    str | None,
+    typer.Argument(metavar="URL", help="Any OpenAI-compatible endpoint [where `serve` would be with these settings]."),
+]
 AskedModel = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="One of the endpoint's models [the first that it lists].")
 ]
