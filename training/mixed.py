@@ -32,9 +32,6 @@ def mixed(random: Random, words: Words, world: object = None) -> Dialogue:
         # Each tool has its turn before one is asked for again.
         waiting = waiting or random.sample(scene.tools, len(scene.tools))
         matter = pick(random, _TURNS)
-        if matter == "served":
-            before = _served(scene, waiting.pop(), before)
-            continue
         if matter == "together" and len(waiting) > 1:
             text, asked = single.together(random, words, [waiting.pop(), waiting.pop()])
             scene.user(text)
@@ -75,7 +72,7 @@ def _absent(random: Random, words: Words, scene: Scene) -> list[Tool]:
     found = []
     for _ in range(6):
         near = words.domains.get(pick(random, scene.tools).words.domain, ())
-        told = pick(random, near if near and random.random() < 0.4 else words.tools or near)
+        told = pick(random, near if near and random.random() < 0.4 else words.tools)
         if told.key not in keys and not subjects(told) & taken:
             keys.add(told.key)
             found.append(tools.declare(random, words, disguise(random, words, told) if random.random() < 0.4 else told))

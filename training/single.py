@@ -154,16 +154,21 @@ def begin(random: Random, words: Words) -> list[dict[str, Any]]:
 
 
 def serve(
-    random: Random, words: Words, messages: list[dict[str, Any]], asked: Sequence[tuple[Tool, Request]], last: bool
+    random: Random,
+    words: Words,
+    messages: list[dict[str, Any]],
+    asked: Sequence[tuple[Tool, Request]],
+    last: bool,
+    errors: float = ERRORS,
 ) -> None:
-    """The calls; then, unless the dialogue ends here, their results and the answer."""
+    """The calls; then, unless the dialogue ends here, their results and the answer. errors: the share of calls that fail."""
     message = calls(messages, [(tool.name, request.arguments) for tool, request in asked])
     messages.append(message)
     if last and random.random() < 0.3:
         return
     contents, answers = [], []
     for tool, request in asked:
-        if random.random() < ERRORS:
+        if random.random() < errors:
             content, answer = tools.failure(random, words, tool, request)
         else:
             content, fields = tools.result(random, words, tool, request)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from training import invent, tools
+from training import invent, single, tools
 from training.conditions import others
 from training.dialogue import Dialogue
 from training.disguise import disguise, vocabulary
@@ -162,14 +162,7 @@ def serve(scene: Scene, tool: Tool) -> None:
     random, words = scene.random, scene.words
     request = tools.ask(random, words, tool)
     scene.user(tools.polish(random, words, request))
-    scene.call((tool, dict(request.values)))
-    if random.random() < 0.1:
-        content, text = tools.failure(random, words, tool, request)
-    else:
-        content, fields = tools.result(random, words, tool, request)
-        text = tools.answer(random, words, tool, request, fields)
-    scene.result(content)
-    scene.say(text)
+    single.serve(random, words, scene.messages, [(tool, request)], last=False, errors=0.1)
 
 
 def join_plainly(language: str, names: list[str]) -> str:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from tests.training.leaves import leaves
 from training.clock import number_word
 from training.dialogue import Dialogue
 from training.fillers import filled
@@ -25,17 +26,6 @@ BIG_KINDS = (
     "course event topic label"
 )
 MADE = 500
-
-
-def _values(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _values(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _values(item)
-    else:
-        yield value
 
 
 def _told(value: Any, heard: str) -> bool:
@@ -108,7 +98,7 @@ def test_arguments_come_from_the_conversation() -> None:
                 schema = function["parameters"]
                 assert set(schema.get("required", ())) <= set(arguments) <= set(schema["properties"])
                 known = heard + json.dumps(function, ensure_ascii=False).lower()
-                strange = [value for value in _values(arguments) if not _told(value, known)]
+                strange = [value for value in leaves(arguments) if not _told(value, known)]
                 assert strange == [], (made.kind, strange, heard[-400:])
             heard += "\n" + str(message["content"]).lower()
         assert made.messages[-1]["role"] == "assistant"
@@ -131,7 +121,7 @@ def test_blanks_stand_between_chinese_and_latin_but_not_inside_a_value() -> None
         for old, new in zip(made.messages, after.messages, strict=True):
             assert old["content"].replace(" ", "") == new["content"].replace(" ", "")
             assert old == new or old["role"] == "user"
-            for value in _values([call["function"]["arguments"] for call in old.get("tool_calls", ())]):
+            for value in leaves([call["function"]["arguments"] for call in old.get("tool_calls", ())]):
                 if isinstance(value, str):
                     assert sum(value in message["content"] for message in made.messages) == sum(
                         value in message["content"] for message in after.messages

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from tests.training.leaves import strings
 from training import generate, held_out
 from training.dialogue import Dialogue
 from training.world import WORDS, World
@@ -23,17 +24,6 @@ _WORD = re.compile(r"[a-z0-9']+|[\u4e00-\u9fff]")
 def pages(world: str) -> tuple[tuple[str, Any], ...]:
     """Every file of a world: its name and content."""
     return tuple((path.stem, tomllib.loads(path.read_text("utf-8"))) for path in sorted((WORDS / world).glob("*/*.toml")))
-
-
-def strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from strings(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from strings(each)
 
 
 def tool_tables(value: Any) -> Iterator[dict[str, Any]]:

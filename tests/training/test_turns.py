@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from tests.training.leaves import strings
 from training import checks, conditions, documents, failures, lookups, missing, sequences, talk, workflows
 from training.dialogue import Dialogue
 from training.world import World
@@ -40,17 +41,6 @@ def calls_of(dialogue: Dialogue) -> Iterator[tuple[str, dict[str, Any]]]:
     for message in dialogue.messages:
         for call in message.get("tool_calls", ()):
             yield call["function"]["name"], call["function"]["arguments"]
-
-
-def strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from strings(inner)
 
 
 @pytest.mark.parametrize(("name", "language"), CASES)
