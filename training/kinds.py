@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from training import pseudo
+from training import identifiers, pseudo
 from training.clock import BARE_DAYS, booked_day, clear_time, date, duration, moment, number_word, past_day, time
+from training.identifiers import INVENTED
 from training.pseudo import pick
 from training.shapes import free_text, shape, stretched
 from training.spelling import name_words
@@ -42,7 +43,6 @@ _IDENTIFIERS = frozenset(
         *("branch", "repository", "service", "state", "condition"),
     ]
 )
-INVENTED = 0.25  # the share of entities that have invented words in the place of their own
 SHAPED = 0.33  # the share that is new altogether
 FREE = 0.25  # the share of free text that is made of any words
 STRETCHED = 0.1  # the share that is longer or shorter than the known one
@@ -58,9 +58,7 @@ class Value:
     free: bool = False
 
 
-_EXTENSIONS = ("md", "txt", "csv", "json", "pdf", "docx", "xlsx", "py", "toml", "yaml", "html", "log", "png", "sql", "go", "ts")
 _PICTURES = ("png", "jpg", "jpg", "webp")
-_TOP = ("com", "org", "net", "io", "example", "dev", "cn")
 _TYPES = {
     "count": "integer",
     "number_id": "integer",
@@ -226,98 +224,18 @@ def _plain(kind: str, text: str) -> Value:
     return Value(text, text, kind)
 
 
-def _digits(random: Random, length: int) -> str:
-    return "".join(pick(random, "0123456789") for _ in range(length))
-
-
-def _id(random: Random, words: Words) -> Value:
-    shape = random.random()
-    letters = "".join(pick(random, "ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(pick(random, (1, 2, 2, 3, 3, 4))))
-    if shape < 0.35:
-        text = letters + pick(random, ("-", "-", "", "_", "/")) + _digits(random, pick(random, (2, 3, 4, 5, 6)))
-    elif shape < 0.5:
-        text = letters.lower() + pick(random, ("_", "-", "")) + "".join(pick(random, "0123456789abcdef") for _ in range(6))
-    elif shape < 0.62:
-        text = _digits(random, pick(random, (4, 5, 6, 8, 10)))
-    elif shape < 0.74:
-        text = "-".join("".join(pick(random, "0123456789abcdef") for _ in range(4)) for _ in range(pick(random, (2, 3, 4))))
-    elif shape < 0.86:
-        text = f"{letters}-{pick(random, (2023, 2024, 2025, 2026))}-{_digits(random, pick(random, (2, 3, 4)))}"
-    elif shape < 0.94:
-        text = pseudo.word(random) + pick(random, ("-", "_", ".", "#")) + _digits(random, pick(random, (1, 2, 3)))
-    else:
-        text = "#" + _digits(random, pick(random, (2, 3, 4, 5)))
-    return _plain("id", text)
-
-
 def _number_id(random: Random, words: Words) -> Value:
     number = int(random.random() * 10 ** pick(random, (3, 4, 5, 6))) + 20
     return Value(str(number), number, "number_id")
 
 
-def _stem(random: Random, words: Words) -> str:
-    chance = random.random()
-    text = pick(random, words.names["stem"])
-    if chance < INVENTED:
-        text = pseudo.reword(random, text) if words.language == "zh" and chance < 0.12 else pseudo.word(random)
-    if random.random() < 0.25:
-        text += pick(random, ("-", "_", "")) + pick(
-            random, (str(int(random.random() * 30)), "v2", "final", "2026", "2025-11", "draft")
-        )
-    return text
-
-
-def _file(random: Random, words: Words) -> Value:
-    return _plain("file", f"{_stem(random, words)}.{pick(random, _EXTENSIONS)}")
-
-
-def _folder(random: Random, words: Words) -> Value:
-    parts = [pick(random, words.names["folder_name"]) for _ in range(pick(random, (1, 1, 2, 2, 3)))]
-    chance = random.random()
-    if chance < INVENTED:
-        parts[-1] = pseudo.word(random)
-    elif chance < 0.4 and "shapes" in words.pages:
-        parts[-1] = stretched(random, words, parts[-1]).replace(" ", pick(random, "-_"))
-    return _plain("folder", pick(random, ("", "", "", "/", "~/", "./")) + "/".join(parts) + pick(random, ("", "", "", "/")))
-
-
-def _path(random: Random, words: Words) -> Value:
-    return _plain("path", _folder(random, words).said.rstrip("/") + "/" + _file(random, words).said)
-
-
-def _host(random: Random, words: Words) -> str:
-    if random.random() < 0.4:
-        return pick(random, words.names["domain"])
-    return pseudo.word(random) + "." + pick(random, _TOP)
-
-
-def _url(random: Random, words: Words) -> Value:
-    text = pick(random, ("https://", "https://", "http://", "https://www.")) + _host(random, words)
-    for _ in range(pick(random, (0, 1, 1, 2, 2))):
-        text += "/" + (pseudo.word(random) if random.random() < 0.6 else _digits(random, 3))
-    return _plain("url", text + pick(random, ("", "", "", "?id=" + _digits(random, 2), ".html", "#" + pseudo.word(random))))
-
-
-def _email(random: Random, words: Words) -> Value:
-    text = pseudo.word(random)
-    text += pick(random, ("", "", "." + pseudo.word(random), "_" + pseudo.word(random), _digits(random, 2)))
-    return _plain("email", f"{text}@{_host(random, words)}")
-
-
-def _phone(random: Random, words: Words) -> Value:
-    shape = random.random()
-    if shape < 0.4:
-        text = pick(random, ("13", "15", "18", "17")) + _digits(random, 9)
-    elif shape < 0.7:
-        text = f"+{pick(random, (1, 33, 44, 49, 81, 86))} {_digits(random, 3)} {_digits(random, 3)} {_digits(random, 4)}"
-    else:
-        text = f"{_digits(random, 3)}-{_digits(random, 3)}-{_digits(random, 4)}"
-    return _plain("phone", text)
-
-
 def _small(random: Random, words: Words) -> Value:
-    number = 2 + int(random.random() * 11)
-    return Value(number_word(words.language, number) if random.random() < 0.45 else str(number), number, "small")
+    return _counted(random, words, 2 + int(random.random() * 11))
+
+
+def _counted(random: Random, words: Words, number: int) -> Value:
+    word = number <= 12 and random.random() < 0.45
+    return Value(number_word(words.language, number) if word else str(number), number, "small")
 
 
 def _count(random: Random, words: Words) -> Value:
@@ -344,28 +262,23 @@ def _bounded(random: Random, words: Words, parameter: Parameter) -> Value:
         return Value(str(given), given, kind)
     number = random.randint(int(least), int(most))
     if kind == "percent":
-        return Value(f"{number}%" if words.language == "zh" or random.random() < 0.7 else f"{number} percent", number, kind)
-    word = kind == "small" and number <= 12 and random.random() < 0.45
-    return Value(number_word(words.language, number) if word else str(number), number, kind)
+        return _share(random, words, number)
+    return _counted(random, words, number) if kind == "small" else Value(str(number), number, kind)
 
 
 def _percent(random: Random, words: Words) -> Value:
-    number = (
-        pick(random, (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100))
-        if random.random() < 0.6
-        else 1 + int(random.random() * 99)
-    )
+    usual = random.random() < 0.6
+    number = pick(random, (5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100)) if usual else 1 + int(random.random() * 99)
+    return _share(random, words, number)
+
+
+def _share(random: Random, words: Words, number: int) -> Value:
     return Value(f"{number}%" if words.language == "zh" or random.random() < 0.7 else f"{number} percent", number, "percent")
 
 
-def _degrees(random: Random, words: Words) -> Value:
-    number = -15 + int(random.random() * 54)
-    return Value(str(number), number, "degrees")
-
-
-def _year(random: Random, words: Words) -> Value:
-    number = 1950 + int(random.random() * 86)
-    return Value(str(number), number, "year")
+def _number(random: Random, kind: str, least: int, count: int) -> Value:
+    number = least + int(random.random() * count)
+    return Value(str(number), number, kind)
 
 
 def _word(random: Random, words: Words) -> Value:
@@ -381,16 +294,16 @@ def _code(random: Random, words: Words) -> Value:
 
 
 _BUILT_IN: dict[str, Callable[[Random, Words], Value]] = {
-    "id": _id,
+    "id": lambda random, words: _plain("id", identifiers.id(random, words)),
     "number_id": _number_id,
-    "path": _path,
-    "folder": _folder,
-    "file": _file,
-    "url": _url,
-    "email": _email,
-    "phone": _phone,
-    "hostname": lambda random, words: _plain("url", _host(random, words)),
-    "picture": lambda random, words: _plain("file", f"{_stem(random, words)}.{pick(random, _PICTURES)}"),
+    "path": lambda random, words: _plain("path", identifiers.path(random, words)),
+    "folder": lambda random, words: _plain("folder", identifiers.folder(random, words)),
+    "file": lambda random, words: _plain("file", identifiers.file(random, words)),
+    "url": lambda random, words: _plain("url", identifiers.url(random, words)),
+    "email": lambda random, words: _plain("email", identifiers.email(random, words)),
+    "phone": lambda random, words: _plain("phone", identifiers.phone(random, words)),
+    "hostname": lambda random, words: _plain("url", identifiers.host(random, words)),
+    "picture": lambda random, words: _plain("file", f"{identifiers.stem(random, words)}.{pick(random, _PICTURES)}"),
     "date": lambda random, words: _plain("date", date(random, words.language)),
     "booked_day": lambda random, words: _plain("date", booked_day(random, words.language)),
     "past_day": lambda random, words: _plain("date", past_day(random, words.language)),
@@ -402,8 +315,8 @@ _BUILT_IN: dict[str, Callable[[Random, Words], Value]] = {
     "count": _count,
     "amount": _amount,
     "percent": _percent,
-    "degrees": _degrees,
-    "year": _year,
+    "degrees": lambda random, words: _number(random, "degrees", -15, 54),
+    "year": lambda random, words: _number(random, "year", 1950, 86),
     "word": _word,
     "code": _code,
 }
