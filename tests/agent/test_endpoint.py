@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.agent.canned import Canned, as_json, call, end, stream
-from tests.e2e.service import free_port
+from tests.waiting import free_port
 
 from tokenwell.agent.endpoint import Endpoint, EndpointError, Reply, base_of, per_token_s
 from tokenwell.wire.errors import SettingsError

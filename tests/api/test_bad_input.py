@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fakes.running import Running
+from tests.waiting import PATIENCE_S
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 CHAT = "/v1/chat/completions"
@@ -25,7 +26,7 @@ def still_fine(gateway: Running) -> Iterator[None]:
 
 def error_of(gateway: Running, path: str, body: Any, status: int = 400) -> Any:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = gateway.client.post(path, content=content, timeout=60)
+    answer = gateway.client.post(path, content=content, timeout=PATIENCE_S)
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"] and "Traceback" not in error["message"]

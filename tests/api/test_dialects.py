@@ -15,6 +15,7 @@ import httpx2
 import openai
 import pytest
 from tests.fakes.running import Running
+from tests.waiting import PATIENCE_S
 
 ARGUMENTS = '{"path": "the quick brown fox"}'
 CALL = '<tool_call>\n{"name": "read", "arguments": ' + ARGUMENTS + "}\n</tool_call>"
@@ -234,7 +235,7 @@ async def test_streams_of_all_dialects_at_once(agent: Running) -> None:
         return name, dialect.streamed(events_of(answer.text))
 
     limits = httpx2.Limits(max_connections=64)
-    async with httpx2.AsyncClient(base_url=agent.url, timeout=30, limits=limits) as client:
+    async with httpx2.AsyncClient(base_url=agent.url, timeout=PATIENCE_S, limits=limits) as client:
         answers = await asyncio.gather(*(one(client, name, number) for number, name in enumerate(names)))
     ids = [id for _, told in answers for id in told.calls]
     assert len(ids) == len(set(ids)) == 128

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.chat.checkpoints import TEMPLATES, sentencepiece_json, write_checkpoint
+from tests.waiting import PATIENCE_S
 
 from tokenwell.chat.conversation import ChatError, Conversation, Message
 from tokenwell.chat.events import Content
@@ -128,5 +129,5 @@ def test_many_threads_render_the_same(chatml: ChatModel) -> None:
 
 def test_the_import_is_light() -> None:
     code = "import sys, tokenwell.chat.model; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert not {"torch", "transformers", "starlette", "numpy", "huggingface_hub"} & set(done.stdout.split())

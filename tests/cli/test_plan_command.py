@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.plan.configs import path_of
+from tests.waiting import PATIENCE_S
 
 PROGRAM = str(Path(sys.executable).parent / "tokenwell")
 
@@ -16,7 +17,7 @@ PROGRAM = str(Path(sys.executable).parent / "tokenwell")
 def plan(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [PROGRAM, "plan", *arguments], cwd=home, env={"HOME": str(home), "PATH": "/usr/bin:/bin"}, capture_output=True,
-        text=True, check=False, timeout=60,
+        text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 

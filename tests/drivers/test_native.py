@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import pytest
 import zmq
 
 from tokenwell.drivers.native import NativeEngine
-from tokenwell.wire.channel import EngineChannel
-from tokenwell.wire.messages import Abort, Generate, Heartbeat, Output, Outputs, Shutdown, Stats
+from tokenwell.wire.channel import EngineChannel, Speaker
+from tokenwell.wire.messages import Abort, Fatal, Generate, Heartbeat, Output, Outputs, Shutdown, Stats
 from tokenwell.wire.sampling import Sampling
 
 pytestmark = pytest.mark.anyio
@@ -59,10 +60,25 @@ def request(name: str) -> Generate:
     return Generate(name, [1, 2], Sampling(logit_bias={3: 1.5}, stop_ids=(4,)))
 
 
-async def test_without_an_engine_nothing_is_taken(engine: NativeEngine) -> None:
-    assert engine.generate(request("a"), lambda output: None) is False
+async def test_without_an_engine_nobody_leaves(engine: NativeEngine) -> None:
     assert engine.shutdown() is False
     assert engine.silence_s() is None
+
+
+async def test_an_engine_that_is_heard_before_it_can_hear(engine: NativeEngine) -> None:
+    """Its two sockets are connected one after the other: what it cannot hear yet waits for it, in order."""
+    early = Speaker(engine.events)
+    early.send(Heartbeat(0.0, "serving"))
+    while engine.silence_s() is None:
+        await asyncio.sleep(0)
+    engine.generate(request("a"), lambda output: None)
+    engine.abort("a")
+    engine.generate(request("b"), lambda output: None)
+    peer = Peer(engine)
+    assert await peer.received(3) == [request("a"), Abort("a"), request("b")]
+    assert engine.shutdown() is True
+    peer.channel.close()
+    early.close()
 
 
 async def test_the_sockets_are_private_and_go_away(engine: NativeEngine) -> None:
@@ -74,8 +90,8 @@ async def test_the_sockets_are_private_and_go_away(engine: NativeEngine) -> None
 
 
 async def test_requests_and_aborts_arrive_in_order(engine: NativeEngine, peer: Peer) -> None:
-    assert engine.generate(request("a"), lambda output: None)
-    assert engine.generate(request("b"), lambda output: None)
+    engine.generate(request("a"), lambda output: None)
+    engine.generate(request("b"), lambda output: None)
     engine.abort("a")
     engine.abort("a")
     engine.abort("never")
@@ -114,6 +130,25 @@ async def test_a_flood_is_read_whole_and_in_order(engine: NativeEngine, peer: Pe
         peer.channel.send(Outputs([Output("a", [token], finish="stop" if token == 999 else None)], Stats()))
     await done.wait()
     assert heard == list(range(1000))
+
+
+async def test_last_words_arrive_however_quickly_the_engine_ends(engine: NativeEngine) -> None:
+    """Those of a process that is gone at once after closing its channel."""
+    last = Fatal("out of memory" * 100_000, retry=True)
+    code = f"""
+import os
+from tokenwell.wire.channel import EngineChannel
+from tokenwell.wire.messages import Fatal
+channel = EngineChannel({engine.commands!r}, {engine.events!r})
+channel.send(Fatal("out of memory" * 100_000, retry=True))
+channel.close()
+os._exit(1)
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    assert await process.wait() == 1
+    while engine.fatal is None:
+        await asyncio.sleep(0)
+    assert engine.fatal == last
 
 
 async def test_nonsense_is_fatal_but_may_be_retried(peer: Peer, engine: NativeEngine) -> None:

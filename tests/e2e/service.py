@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tests.waiting import PATIENCE_S, free_port
 
 _START_S = 90.0
 
@@ -43,7 +43,7 @@ class Service:
         status, text = self._open(request, timeout)
         return status, json.loads(text)
 
-    def _open(self, request: urllib.request.Request, timeout: float = 10) -> tuple[int, str]:
+    def _open(self, request: urllib.request.Request, timeout: float = PATIENCE_S) -> tuple[int, str]:
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 return response.status, response.read().decode()
@@ -71,7 +71,7 @@ class Service:
         names = ("tokenwell_requests_running", "tokenwell_requests_waiting", 'tokenwell_kv_pages{state="active"}')
         return not any(now[name] for name in names)
 
-    def wait_until(self, what: str, true: Any, within: float = 20.0) -> None:
+    def wait_until(self, what: str, true: Any, within: float = PATIENCE_S) -> None:
         """Poll until `true()` holds; AssertionError naming `what` with the service's log after `within` seconds."""
         deadline = time.monotonic() + within
         while not true():
@@ -92,14 +92,6 @@ def engine_pids(gateway_pid: int) -> list[int]:
         if "tokenwell.engine" in command and f'"parent_pid":{gateway_pid},' in command[-1]:
             found.append(process.pid)
     return found
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Faults:
@@ -174,7 +166,7 @@ def stop(service: Service) -> None:
     """SIGTERM, and SIGKILL if that is not enough."""
     service.process.send_signal(signal.SIGTERM)
     try:
-        service.process.wait(20)
+        service.process.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
         service.process.kill()
         service.process.wait()

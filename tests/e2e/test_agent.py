@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.service import Service, free_port, serve
+from tests.e2e.service import Service, serve
+from tests.waiting import PATIENCE_S, free_port
 
 PROGRAM = str(Path(sys.executable).parent / "tokenwell")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -30,7 +31,7 @@ def run(service: Service, tmp_path: Path) -> Run:
         environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
         return subprocess.run(
             [PROGRAM, "agent", task, "--url", url, "--api-key=sesame", *flags],
-            cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=60, check=False,
+            cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
 
     return start

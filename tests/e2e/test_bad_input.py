@@ -6,7 +6,6 @@ What every single field may hold is tested at the gateway (tests/api); here is w
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from tests.conftest import Tiny
 from tests.e2e.service import Service, serve
 from tests.tiny.recipes import VOCABULARY
+from tests.waiting import PATIENCE_S
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 WINDOW = 256
@@ -51,7 +51,7 @@ def service(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=service.url, timeout=60) as opened:
+    with httpx2.Client(base_url=service.url, timeout=PATIENCE_S) as opened:
         yield opened
 
 
@@ -187,10 +187,8 @@ def test_templates_that_do_not_end(service: Service, client: httpx2.Client, word
         endless = pool.submit(error_of, client, CHAT, {"messages": [{"role": "user", "content": words}]})
         served = 0
         while not endless.done():
-            before = time.monotonic()
             check_fine(service)
-            assert time.monotonic() - before < 3
-            served += 1
+            served += not endless.done()
         assert "template" in endless.result()["message"] and served
 
 
@@ -254,7 +252,7 @@ bounded = settings(max_examples=60, deadline=None)
 
 def check_answer(service: Service, path: str, body: dict[str, Any]) -> None:
     """200 with as many choices and tokens as allowed, or a 400 that names a field."""
-    answer = httpx2.post(service.url + path, content=json.dumps(body), timeout=30)
+    answer = httpx2.post(service.url + path, content=json.dumps(body), timeout=PATIENCE_S)
     assert answer.status_code in (200, 400), (answer.status_code, answer.text)
     if answer.status_code == 400:
         assert answer.json()["error"]["param"], answer.text

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.service import Service, serve
+from tests.waiting import PATIENCE_S
 
 PROGRAM = str(Path(sys.executable).parent / "tokenwell")
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -35,7 +36,7 @@ class Terminal:
         """Press keys; a line end is the return key."""
         os.write(self._screen, text.replace("\n", "\r").encode())
 
-    def until(self, words: str, within_s: float = 20.0) -> str:
+    def until(self, words: str, within_s: float = PATIENCE_S) -> str:
         """What is shown up to and including `words`, without styles."""
         deadline = time.monotonic() + within_s
         while words not in self._shown:
@@ -172,7 +173,7 @@ def test_commands(open_chat: Open) -> None:
         terminal.until(_READY)
     assert "\na path\n" in terminal.say("/etc/hosts [[say a path]]")
     terminal.type("/quit\n")
-    assert terminal.process.wait(10) == 0
+    assert terminal.process.wait(PATIENCE_S) == 0
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_the_conversation(open_chat: Open, service: Service) -> None:
@@ -205,7 +206,7 @@ def through_a_pipe(folder: Path, text: str, *arguments: str) -> subprocess.Compl
     """One answer to what comes through a pipe."""
     return subprocess.run(
         [PROGRAM, "chat", *arguments], input=text, env=_environment(folder), cwd=folder, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.service import Service, free_port, serve
+from tests.e2e.service import Service, serve
 from tests.readiness.perfect import Perfect
+from tests.waiting import PATIENCE_S, free_port
 
 from tokenwell.readiness.task import tasks
 
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tokenwell", "check", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "tokenwell", "check", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 
@@ -120,7 +121,7 @@ def test_an_interrupted_check_prints_what_it_measured() -> None:
         while len(perfect.requests) < 4:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=20)
+        out, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "single calls" in out
     assert "stopped after" in error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.conftest import Tiny
 from tests.e2e import service as services
+from tests.waiting import PATIENCE_S
 
 from tokenwell.service.promise import LEAST_SEEN
 
@@ -36,7 +37,12 @@ def test_strict_refuses_what_would_be_cut(tiny: Tiny, tmp_path: Path) -> None:
     flags = ["--device=cpu", "--max-model-len=100", "--kv-cache-gib=0.0001", "--strict", "--port=0"]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        [PROGRAM, "serve", str(tiny("qwen3")), *flags], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [PROGRAM, "serve", str(tiny("qwen3")), *flags],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.service import Service, serve
+from tests.waiting import PATIENCE_S
 
 import tokenwell
 
@@ -42,7 +43,7 @@ def test_the_curl_line(service: Service) -> None:
     request = urllib.request.Request(
         url.replace("http://127.0.0.1:8000", service.url), data=given["-d"].encode(), headers={name: value}
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         answer = json.loads(response.read())
     assert answer["model"] == json.loads(given["-d"])["model"]
     assert answer["choices"][0]["message"]["content"]

@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import Tiny
 from tests.e2e import service as services
 from tests.e2e.service import Service
+from tests.waiting import PATIENCE_S
 
 FLAGS = ("--dtype=float32", "--threads=1", "--max-num-seqs=8", "--kv-cache-gib=0.05", "--replicas=2")
 WORDS = "A sentence of which every conversation has its own, and which is long enough for whole blocks. " * 2
@@ -69,13 +70,13 @@ def stream(service: Service, seed: int, met: threading.Barrier) -> list[str]:
     """The data of every event of one long stream; meets the others once text has come."""
     found: list[str] = []
     body = {"prompt": f"Client {seed} asks", "max_tokens": 900, "seed": seed, "ignore_eos": True, "stream": True}
-    with httpx2.stream("POST", service.url + "/v1/completions", json=body, timeout=60) as answer:
+    with httpx2.stream("POST", service.url + "/v1/completions", json=body, timeout=PATIENCE_S) as answer:
         assert answer.status_code == 200
         for line in answer.iter_lines():
             if line:
                 found.append(line.removeprefix("data: "))
             if len(found) == 3 and line:
-                met.wait(30)
+                met.wait(PATIENCE_S)
     return found
 
 
@@ -83,14 +84,14 @@ def test_a_crowd_spreads_and_one_death_is_not_the_others(service: Service) -> No
     everybody = threading.Barrier(9)
     with ThreadPoolExecutor(8) as pool:
         streams = [pool.submit(stream, service, seed, everybody) for seed in range(8)]
-        everybody.wait(30)
+        everybody.wait(PATIENCE_S)
         assert of_each(service, "requests_running") == [4.0, 4.0]
         os.kill(services.engine_pids(service.process.pid)[0], signal.SIGKILL)
         service.wait_until("a death", lambda: sum(up(service)) == 1)
         status, health = service.health()  # the other one serves
         assert status == 200 and "1 of 2 replicas serve" in health["reason"]
         assert sorted(one["status"] for one in health["replicas"]) == ["ok", "restarting"]
-        ends = [future.result(60) for future in streams]
+        ends = [future.result(PATIENCE_S) for future in streams]
     broken = [found for found in ends if "error" in json.loads(found[-2])]
     assert len(broken) == 4 and all("SIGKILL" in found[-2] for found in broken)
     assert all(len(found) > 100 for found in ends if found not in broken)

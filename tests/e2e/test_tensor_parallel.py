@@ -19,6 +19,7 @@ from tests.e2e import service as services
 from tests.e2e.forced import closing_bias, write_checkpoint
 from tests.e2e.service import Service
 from tests.tiny.recipes import RECIPES
+from tests.waiting import PATIENCE_S
 
 FLAGS = ("--device=cpu", "--dtype=float32", "--threads=1", "--max-num-seqs=8", "--kv-cache-gib=0.01")
 FAULTY = str(Path(__file__).with_name("faulty"))
@@ -111,13 +112,13 @@ def test_the_death_of_a_rank(tiny: Tiny, tmp_path: Path) -> None:
         engine = service.engine_pid()
         [rank] = ranks_of(engine)
         body = {"prompt": "a", "max_tokens": 900, "ignore_eos": True, "stream": True}
-        with httpx2.stream("POST", service.url + "/v1/completions", json=body, timeout=30) as answer:
+        with httpx2.stream("POST", service.url + "/v1/completions", json=body, timeout=PATIENCE_S) as answer:
             lines = filter(None, answer.iter_lines())
             next(lines)
             rank.send_signal(signal.SIGKILL)
             *_, error, done = lines
         assert "rank 1 was killed by SIGKILL" in error and done == "data: [DONE]"
-        service.wait_until("the next engine", lambda: service.health()[0] == 200, 60)
+        service.wait_until("the next engine", lambda: service.health()[0] == 200)
         assert service.health()[1]["engine_restarts"] == 1
         assert service.post("/v1/completions", {**body, "max_tokens": 3, "stream": False})[0] == 200
         engine = service.engine_pid()
@@ -149,7 +150,7 @@ def test_a_self_test_that_fails_where_nothing_else_fits(tiny: Tiny, tmp_path: Pa
     environment["RANK_FAULT"] = "wrong alone"
     service = services.start(tiny("qwen3"), tmp_path / "log", *FLAGS, "--tp=2", environment=environment)
     try:
-        service.wait_until("HTTP", lambda: "engine cannot serve" in service.log.read_text(), 60)
+        service.wait_until("HTTP", lambda: "engine cannot serve" in service.log.read_text())
         status, health = service.health()
         assert status == 503 and health["status"] == "failed" and "The model does not fit one card" in health["reason"]
     finally:

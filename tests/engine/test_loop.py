@@ -17,6 +17,7 @@ import pytest
 import zmq
 from tests.conftest import Tiny
 from tests.tiny.tokenizer import special_ids
+from tests.waiting import PATIENCE_S
 from tokenizers import Tokenizer
 
 from tokenwell.wire.channel import decode_from_engine, encode
@@ -117,7 +118,7 @@ def engine(folder: Path, **spec: Any) -> Iterator[Engine]:
             peer = Engine(push, pull, folder)
             yield peer
             peer.send(Shutdown())
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
             process.wait()

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tokenwell.wire.cache import KvGroup
-from tokenwell.wire.channel import EngineChannel, encode, open_events
+from tokenwell.wire.channel import EngineChannel, Speaker
 from tokenwell.wire.messages import (
     Abort,
     Choice,
@@ -122,11 +122,11 @@ def logprob_of(token: int, top: int) -> TokenLogprob:
 
 
 def heart(spec: EngineSpec, wanted: argparse.Namespace, stage: list[str]) -> None:
-    socket = open_events(spec.events)
+    speaker = Speaker(spec.events)
     while True:
         if spec.parent_pid is not None and os.getppid() != spec.parent_pid:
             os._exit(0)
-        socket.send(encode(Heartbeat(wanted.step_age_s if stage[0] == "serving" else 0.0, stage[0])))
+        speaker.send(Heartbeat(wanted.step_age_s if stage[0] == "serving" else 0.0, stage[0]))
         time.sleep(wanted.heartbeat_s)
 
 
@@ -193,7 +193,7 @@ class Engine:
         if wanted.freeze_after is not None and self.tokens >= wanted.freeze_after:
             os.kill(os.getpid(), signal.SIGSTOP)
         if wanted.garbage_after is not None and self.tokens >= wanted.garbage_after:
-            self.channel._events.send(b"\xc1 no msgpack")
+            self.channel.speaker.send_bytes(b"\xc1 no msgpack")
             wanted.garbage_after = None
 
     def stats(self) -> Stats:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import httpx2
 import msgspec
+from tests.waiting import PATIENCE_S, free_port
 
 from tokenwell.config.settings import EngineSettings, ModelSettings, ServerSettings, Settings, StoreSettings
 
@@ -53,24 +53,33 @@ class Running:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        self.client = httpx2.Client(base_url=self.url, timeout=20)
+        self.client = httpx2.Client(base_url=self.url, timeout=PATIENCE_S)
 
     def __enter__(self) -> Running:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.client.close()
+        if kind is not None:
+            self._confess()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(10)
+                self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
         self._log.close()
 
-    def until(self, what: Callable[[], Any], timeout_s: float = 15.0, *, ended: bool = False) -> Any:
+    def _confess(self) -> None:
+        """Print what the gateway printed and where its threads are, for the report of a failed test."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)  # faulthandler's, in gateway.py
+            time.sleep(0.2)
+        print(f"gateway {self.process.pid}, status {self.process.poll()}, printed:\n{self.log()}")
+
+    def until(self, what: Callable[[], Any], timeout_s: float = PATIENCE_S, *, ended: bool = False) -> Any:
         """The first true value of `what`; fails the test after `timeout_s`, or when the gateway ends and was not `ended`."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -125,14 +134,6 @@ class Running:
             if line.startswith(line_start):
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no metric {line_start}")
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def alive(pid: int) -> bool:

@@ -17,6 +17,7 @@ from tests.checkpoint.gguf_files import write_gguf
 from tests.conftest import Tiny
 from tests.plan.configs import MODELS, config_of, path_of
 from tests.tiny.recipes import RECIPES
+from tests.waiting import PATIENCE_S
 
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.config import Raw
@@ -345,6 +346,6 @@ def test_a_plan_needs_no_torch_and_starts_at_once() -> None:
         "print(time.process_time() - started)\n"
         "assert not {'torch', 'numpy', 'httpx2'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.running import Running, alive
+from tests.waiting import PATIENCE_S
 
 
 def test_queue_full(checkpoint: Path, tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_queue_full(checkpoint: Path, tmp_path: Path) -> None:
             assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
             assert answer.json()["error"]["code"] == "queue_full"
             assert running.health()[0] == 200
-            assert [future.result(20).status_code for future in taken] == [200] * 5
+            assert [future.result(PATIENCE_S).status_code for future in taken] == [200] * 5
         assert running.client.post("/v1/completions", json=body | {"max_tokens": 1}).status_code == 200
 
 
@@ -44,8 +45,8 @@ def test_sigterm_drains(checkpoint: Path, tmp_path: Path) -> None:
         assert health[1]["status"] == "draining"
         refused = running.client.post("/v1/completions", json={"prompt": "a"})
         assert refused.status_code == 503 and refused.headers["retry-after"] and refused.json()["error"]["code"] == "draining"
-        assert answer.result(10).text.endswith("data: [DONE]\n\n") and '"error"' not in answer.result().text
-        assert running.process.wait(10) == 0
+        assert answer.result(PATIENCE_S).text.endswith("data: [DONE]\n\n") and '"error"' not in answer.result().text
+        assert running.process.wait(PATIENCE_S) == 0
         assert not alive(engine) and running.diary("shutdown")
 
 
@@ -54,8 +55,8 @@ def test_what_does_not_finish_in_time_is_ended(checkpoint: Path, tmp_path: Path)
         running.ready()
         answer = begin(running, pool, 400)
         running.process.terminate()
-        assert running.process.wait(10) == 0
-        assert '"code":"cancelled"' in answer.result(5).text
+        assert running.process.wait(PATIENCE_S) == 0
+        assert '"code":"cancelled"' in answer.result(PATIENCE_S).text
         assert not alive(running.engine_pid())
 
 
@@ -66,16 +67,16 @@ def test_a_second_signal_ends_at_once(checkpoint: Path, tmp_path: Path) -> None:
         running.process.send_signal(signal.SIGINT)
         running.until(lambda: running.health()[0] == 503)
         running.process.send_signal(signal.SIGINT)
-        assert running.process.wait(8) == 0
+        assert running.process.wait(PATIENCE_S) == 0
         assert not alive(running.engine_pid())
-        assert "[DONE]" not in answer.result(5).text or '"error"' in answer.result().text
+        assert "[DONE]" not in answer.result(PATIENCE_S).text or '"error"' in answer.result().text
 
 
 def test_leaving_while_the_engine_loads(checkpoint: Path, tmp_path: Path) -> None:
     with Running(checkpoint, tmp_path, "--load-s", "60") as running:
         running.listening()
         running.process.terminate()
-        assert running.process.wait(8) == 0
+        assert running.process.wait(PATIENCE_S) == 0
 
 
 def test_the_engine_dies_with_the_gateway(checkpoint: Path, tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_the_engine_dies_with_the_gateway(checkpoint: Path, tmp_path: Path) -> N
         engine = running.engine_pid()
         os.kill(running.process.pid, signal.SIGKILL)
         running.process.wait()
-        running.until(lambda: not alive(engine), 5, ended=True)
+        running.until(lambda: not alive(engine), ended=True)
 
 
 def test_a_busy_port_is_told(checkpoint: Path, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_busy_port_is_told(checkpoint: Path, tmp_path: Path) -> None:
         running.listening()
         arguments = running.process.args
         assert isinstance(arguments, list)
-        second = subprocess.run(arguments, capture_output=True, text=True, timeout=20)
+        second = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_S)
         assert second.returncode != 0 and f"cannot listen on 127.0.0.1 port {running.port}" in second.stderr
 
 

@@ -11,6 +11,7 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -24,6 +25,8 @@ Sink = Callable[[Output], None]
 
 # Messages handled before other callbacks of the event loop get their turn.
 _BURST = 64
+# How soon a message is tried again that found nobody connected.
+_RETRY_S = 0.01
 
 
 class NativeEngine:
@@ -42,6 +45,8 @@ class NativeEngine:
         self.heard_at: float | None = None  # time.monotonic() of the last heartbeat
         self._on_change = on_change
         self._sinks: dict[str, Sink] = {}
+        self._unsent: deque[bytes] = deque()  # an engine may be heard before its other socket is connected
+        self._retry: asyncio.TimerHandle | None = None
         self._folder = tempfile.mkdtemp(prefix="tokenwell-")  # mode 0700: nobody else can speak to the engine
         self.commands = f"ipc://{self._folder}/commands"
         self.events = f"ipc://{self._folder}/events"
@@ -63,12 +68,10 @@ class NativeEngine:
         # The file descriptor only signals changes: what arrived before add_reader is read here.
         self._loop.call_soon(self._receive)
 
-    def generate(self, request: Generate, sink: Sink) -> bool:
-        """Send a request; each of its Outputs goes to `sink`. False when no engine is connected to take it."""
-        if not self._send(request):
-            return False
+    def generate(self, request: Generate, sink: Sink) -> None:
+        """Send a request, as soon as an engine is connected; each of its Outputs goes to `sink`."""
         self._sinks[request.id] = sink
-        return True
+        self._send(request)
 
     def abort(self, request_id: str) -> None:
         """Forget a request: its sink hears nothing more and the engine frees it within one step."""
@@ -77,7 +80,8 @@ class NativeEngine:
 
     def shutdown(self) -> bool:
         """Ask the engine to leave. False when none is connected."""
-        return self._send(Shutdown())
+        self._send(Shutdown())
+        return not self._unsent
 
     def silence_s(self) -> float | None:
         """Seconds since the last heartbeat; None before the first."""
@@ -89,6 +93,8 @@ class NativeEngine:
             return
         self._closed = True
         self._sinks.clear()
+        if self._retry is not None:
+            self._retry.cancel()
         self._loop.remove_reader(self._file)
         self._close_sockets()
 
@@ -97,12 +103,20 @@ class NativeEngine:
         self._pull.close(linger=0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _send(self, message: ToEngine) -> bool:
-        try:
-            self._push.send(encode(message), zmq.NOBLOCK)
-        except zmq.Again:  # nobody is connected: the engine is gone or not there yet
-            return False
-        return True
+    def _send(self, message: ToEngine) -> None:
+        self._unsent.append(encode(message))
+        if self._retry is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._retry = None
+        while self._unsent:
+            try:
+                self._push.send(self._unsent[0], zmq.NOBLOCK)
+            except zmq.Again:  # nobody is connected: the engine is gone, or not there yet
+                self._retry = self._loop.call_later(_RETRY_S, self._flush)
+                return
+            self._unsent.popleft()
 
     def _receive(self) -> None:
         if self._closed:

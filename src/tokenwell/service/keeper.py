@@ -27,7 +27,7 @@ LONGEST_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0  # an engine that served this long was not part of a crash loop
 FIRST_HEARTBEAT_S = 120.0  # interpreter start and imports, before the heartbeat thread can exist
 SHUTDOWN_S = 3.0  # how long an engine that was asked to leave may take
-LAST_WORDS_S = 0.1  # how long what an engine said before its end may be on its way
+LAST_WORDS_S = 0.5  # how long what an engine said before its end may be on its way
 
 _log = logging.getLogger("tokenwell.supervisor")
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from tokenwell.wire.errors import TokenwellError
 
 _log = logging.getLogger("tokenwell.engine")
+LAST_LINES_S = 1.0  # how long a grandchild may hold the pipe open after the engine's end
 # A line of the engine's own log, whose level and logger are kept; other lines are traces and what libraries print.
 _LOG_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) (tokenwell\.\S+): (.*)")
 
@@ -50,7 +51,7 @@ class EngineProcess:
         """Wait for the end; how it ended, in words, with the last line that it printed."""
         code = await self._process.wait()
         with contextlib.suppress(asyncio.TimeoutError):  # a grandchild may hold the pipe open
-            await asyncio.wait_for(asyncio.shield(self._reader), 0.2)
+            await asyncio.wait_for(asyncio.shield(self._reader), LAST_LINES_S)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         last = next((line for line in reversed(self._tail) if line.strip()), "")
         return f"the engine {how}" + (f": {last.strip()}" if last else "")

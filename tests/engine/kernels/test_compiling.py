@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.waiting import PATIENCE_S
 from triton.runtime import _async_compile
 
 from tokenwell.engine.kernels.compiling import side_by_side
@@ -31,7 +32,7 @@ def test_on_the_cpu_calls_are_made_in_turn() -> None:
 def test_on_an_accelerator_a_kernel_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
     monkeypatch.setattr(torch.accelerator, "set_device_index", used.append)
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=PATIENCE_S)
     compiled: list[int] = []
 
     def call() -> object:

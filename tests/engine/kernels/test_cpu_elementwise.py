@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.waiting import PATIENCE_S
 
 from tokenwell.engine.kernels import cpu_elementwise
 
@@ -175,7 +176,7 @@ def test_several_python_threads(isa: object) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert not wrong
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import torch
+from tests.waiting import PATIENCE_S
 
 
 def at_once(work: Callable[[], None]) -> None:
@@ -18,7 +19,7 @@ def at_once(work: Callable[[], None]) -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(60)
+                thread.join(PATIENCE_S)
             assert not any(thread.is_alive() for thread in threads)
     finally:
         torch.set_num_threads(before)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny.tokenizer import special_ids, write_tokenizer
+from tests.waiting import PATIENCE_S
 from tokenizers import Tokenizer
 
 from tokenwell.engine.run.grammar import GrammarError, Grammars
@@ -290,7 +291,7 @@ def test_a_barrier_says_what_the_bits_say(data: st.DataObject, width: int) -> No
 def test_a_grammar_that_cannot_be_used_is_refused_with_a_reason(bench: Bench, grammar: str, words: str) -> None:
     future = bench.grammars.submit(grammar)
     with pytest.raises(GrammarError, match=words) as caught:
-        future.result(20)
+        future.result(PATIENCE_S)
     assert len(str(caught.value)) < 700 and "<state>" not in str(caught.value)
 
 
@@ -308,6 +309,6 @@ def test_old_grammars_are_forgotten(bench: Bench) -> None:
         bench.grammars.submit(f"start: /n{number}/")
     assert bench.grammars.submit("start: /first/") is not first
     large = bench.grammars.submit("start: /large/ // " + "x" * 3_000_000)
-    assert bench.grammars.submit("start: /larger/ // " + "x" * 3_000_000).result(20)
+    assert bench.grammars.submit("start: /larger/ // " + "x" * 3_000_000).result(PATIENCE_S)
     assert bench.grammars.submit("start: /large/ // " + "x" * 3_000_000) is not large
     assert isinstance(bench.row("start: /first/").constraint, Constraint)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Tiny
+from tests.waiting import PATIENCE_S
 
 from tokenwell.engine.load import Loaded, load, scheduler_for
 from tokenwell.engine.platform import choose
@@ -31,7 +32,7 @@ class Meeting:
     """Where the threads exchange tensors."""
 
     def __init__(self, world: int) -> None:
-        self._barrier = threading.Barrier(world, timeout=30)
+        self._barrier = threading.Barrier(world, timeout=PATIENCE_S)
         self._brought: list[Any] = [None] * world
 
     def all(self, rank: int, x: torch.Tensor) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ import msgspec
 import zmq
 
 from tokenwell.engine.schedule.plan import StepPlan
-from tokenwell.wire.channel import encode, open_events
+from tokenwell.wire.channel import Speaker
 from tokenwell.wire.messages import Message
 
 _LEAVE = b""
@@ -53,11 +53,11 @@ class RankChannel:
         self._plans: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self._plans.setsockopt(zmq.RCVHWM, 0)
         self._plans.connect(plans)
-        self._events = open_events(events)
+        self._speaker = Speaker(events)
 
     def send(self, message: Message) -> None:
         """Queue a message for rank 0; never blocks."""
-        self._events.send(encode(message))
+        self._speaker.send(message)
 
     def plans(self) -> Iterator[StepPlan]:
         """Every plan in order, until rank 0 says to leave."""
@@ -66,5 +66,5 @@ class RankChannel:
 
     def close(self) -> None:
         """Flush what is queued (at most one second) and close."""
-        self._events.close(linger=1000)
+        self._speaker.close()
         self._plans.close(linger=0)

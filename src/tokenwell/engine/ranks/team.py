@@ -24,7 +24,7 @@ import msgspec
 import zmq
 
 from tokenwell.engine.ranks.channel import PlanSender
-from tokenwell.wire.channel import decode_from_engine, encode
+from tokenwell.wire.channel import Speaker, decode_from_engine
 from tokenwell.wire.errors import TokenwellError
 from tokenwell.wire.messages import Choice, Fatal, Heartbeat
 from tokenwell.wire.spec import EngineSpec, encode_spec
@@ -37,7 +37,7 @@ STAGES = ("loading", "meeting", "trusted", "serving")  # of a rank's life, in or
 START_S = 120.0  # interpreter, imports and the device, before a rank can meet the others
 TRIAL_S = 20.0  # for making the group and the whole self-test
 SILENCE_S = 10.0  # a rank beats once a second
-_LAST_WORDS_S = 0.3  # how long what a rank said before its end may be on its way
+_LAST_WORDS_S = 0.5  # how long what a rank said before its end may be on its way
 _LOOK_MS = 100
 _LEAVE_S = 2.0
 _ROOM = 1.15  # a model needs more than its weights: activations, libraries, some KV cache
@@ -171,8 +171,10 @@ class Team:
     def _loss(self, rank: int, state: _Rank) -> Fatal | None:
         """Why a rank is lost, if it is."""
         code = state.process.poll()
-        if code is not None and state.fatal is None:
-            state.hear(int(1000 * _LAST_WORDS_S))
+        if code is not None:
+            until = time.monotonic() + _LAST_WORDS_S
+            while state.fatal is None and time.monotonic() < until:
+                state.hear(_LOOK_MS)
         if state.fatal is not None:
             why, retry = state.fatal.message, state.fatal.retry
         elif code is not None:
@@ -207,12 +209,8 @@ class Team:
         log.error("%s", last.message)
         for rank in self._ranks.values():
             rank.process.kill()
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # of its own, so that it can be flushed alone
-        socket = context.socket(zmq.PUSH)
-        socket.setsockopt(zmq.LINGER, 1000)
-        socket.connect(self._spec.events)
-        socket.send(encode(last))
-        socket.close()
-        context.term()
+        speaker = Speaker(self._spec.events)
+        speaker.send(last)
+        speaker.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(1)
