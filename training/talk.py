@@ -124,7 +124,7 @@ def chat(scene: Scene, group: str, declared: list[dict[str, Any]] | None = None)
         parts["names"] = join_plainly(scene.words.language, [each["name"] for each in functions])
         parts["purposes"] = purposes(scene.words.language, functions)
     scene.slots.clear()
-    prompt = _named(pick(random, entry["prompts"]), parts)
+    prompt = _named(pick(random, [*entry["prompts"], *entry.get("alone", ())]), parts)
     for slot in _ANY_THING:
         if random.random() < 0.3:
             word = pick(random, vocabulary(scene.words)) if "vocabulary" in scene.words.frames.get("invented", {}) else ""

@@ -261,11 +261,10 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
     chance = random.random()
     if text[-1:] not in END and (chance < 0.12 or random.random() < 0.55):
         text += stop
-    asides = words.texts.get("aside") or words.texts.get("text")
-    if chance > 0.78 and asides:
+    if chance > 0.78 and words.asides:
         # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
-        aside = kinds.compose(random, words, pick(random, asides))
-        aside = aside[:1].upper() + aside[1:] + stop
+        aside = kinds.compose(random, words, pick(random, words.asides))
+        aside = aside[:1].upper() + aside[1:] + ("" if aside[-1:] in END else stop)
         first = chance > 0.83 or (not isinstance(request, str) and request.open)
         text = aside + blank + text if first else text + ("" if text[-1:] in END else stop) + blank + aside
     if chance < 0.12:

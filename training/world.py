@@ -94,6 +94,12 @@ class Words:
         return self.pages["talk"]
 
     @cached_property
+    def asides(self) -> tuple[Frame, ...]:
+        """What may be told beside a request: it asks for nothing and takes nothing back."""
+        remarks = self.pages.get("talk", {}).get("remark", {}).get("prompts", [])
+        return (self.texts.get("aside") or self.texts.get("text", ())) + frames(remarks)
+
+    @cached_property
     def synonyms(self) -> Synonyms:
         return Synonyms(self.frames.get("synonyms", {}), self.language)
 
