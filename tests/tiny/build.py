@@ -27,7 +27,11 @@ def build(name: str, folder: Path, *, hub_style: bool = False) -> Path:
 
     `hub_style`: config.json with the keys of published checkpoints where those that transformers writes differ.
     """
-    recipe = RECIPES[name]
+    return write(RECIPES[name], folder, hub_style=hub_style)
+
+
+def write(recipe: Recipe, folder: Path, *, hub_style: bool = False) -> Path:
+    """The same for a recipe that may have no name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers' own deprecations are not what the tests are about
         model = _random_model(recipe)

@@ -111,7 +111,18 @@ def test_per_layer_gate(gpu: torch.device, both: Callable[[Work], None], monkeyp
     join = Join((norm(gpu, 20),))
     gate = PerLayerGate(Tables(gpu), Ranks(), 20, 8, gated("gelu_pytorch_tanh"), join)  # type: ignore[arg-type]
     x, y, given = randn(gpu, tokens, 20), randn(gpu, tokens, 20), randn(gpu, tokens, 3, 8)[:, 1]
-    both(lambda: gate(x, y, given))
+    both(lambda: gate(x, given, y))
+
+
+def test_per_layer_gate_behind_two_blocks(
+    gpu: torch.device, both: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Linear, "load", lambda source, ranks, name, inputs, outputs: linear(gpu, outputs, inputs))
+    join = Join((norm(gpu, 20), norm(gpu, 20)), outer=norm(gpu, 20))
+    gate = PerLayerGate(Tables(gpu), Ranks(), 20, 8, gated("gelu_pytorch_tanh"), join)  # type: ignore[arg-type]
+    x, dense, experts = (randn(gpu, 9, 20) for _ in range(3))
+    given = randn(gpu, 9, 8)
+    both(lambda: gate(x, given, dense, experts))
 
 
 ROPES = {

@@ -57,19 +57,19 @@ class PerLayerGate:
         self.activation = activation
         self.join = join
 
-    def __call__(self, x: torch.Tensor, y: torch.Tensor, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x, y [tokens, dim], given [tokens, width] -> join(x, y) and the output for it, both [tokens, dim]
+    def __call__(self, x: torch.Tensor, given: torch.Tensor, *added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [tokens, dim], given [tokens, width], `added` [tokens, dim] each -> join(x, *added) and the output for it, both [tokens, dim]
 
-        y may be in parts (`Linear.in_parts`).
+        The first of `added` may be in parts (`Linear.in_parts`).
         """
         weight, kind = self.gate.weight, self.activation.kind
         fused = trust.reason_not("per_layer", x.device) is None and isinstance(weight, PlainWeight) and kind is not None
-        if not fused:
-            (x,) = self.join(x, y)
+        if not fused or len(added) > 1:
+            (x,) = self.join(x, *added)
             return x, self.up(self.activation.times(self.gate(x), given))
         assert isinstance(weight, PlainWeight)
         assert kind is not None
-        x, gated = self._gate(x, y, weight.matrix, given, kind)
+        x, gated = self._gate(x, added[0], weight.matrix, given, kind)
         return x, self.up(gated)
 
     def _gate(

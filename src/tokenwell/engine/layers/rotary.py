@@ -42,7 +42,8 @@ class RopeSpec:
 def spec_of(rope: Mapping[str, Any], theta: float, head_dim: int, max_position: int) -> RopeSpec:
     """A spec from a checkpoint's rope dictionary (`rope_parameters` or `rope_scaling`, old or new keys)."""
     kind = str(rope.get("rope_type", rope.get("type", "default")))
-    if kind == "mrope":  # for text all three position streams are equal
+    # For text the three position streams of `mrope` are equal; `dynamic` scales beyond `max_position`, where no context gets.
+    if kind in ("mrope", "dynamic"):
         kind = "default"
     if kind not in _RULES:
         raise CheckpointError(f"config.json: rope type {kind!r} is not supported; known are {', '.join(sorted(_RULES))}")

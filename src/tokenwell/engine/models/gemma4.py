@@ -198,7 +198,8 @@ class Gemma4Layer:
         x, inputs = self.after_attention.coded(coded, x, self.attention.attend(q, batch))
         blocks = self._blocks(x, inputs)
         if self.per_layer is not None and given is not None:
-            x, blocks[0] = self.per_layer(x, blocks[0], given)
+            x, taken = self.per_layer(x, given, *blocks)
+            blocks = [taken]
         x, (normed,) = self.output.coded((self.reader is not None and self.reader.takes_codes(x),), x, *blocks)
         return x, normed
 
