@@ -114,9 +114,7 @@ def test_per_layer_gate(gpu: torch.device, both: Callable[[Work], None], monkeyp
     both(lambda: gate(x, given, y))
 
 
-def test_per_layer_gate_behind_two_blocks(
-    gpu: torch.device, both: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_per_layer_gate_after_two(gpu: torch.device, both: Callable[[Work], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Linear, "load", lambda source, ranks, name, inputs, outputs: linear(gpu, outputs, inputs))
     join = Join((norm(gpu, 20), norm(gpu, 20)), outer=norm(gpu, 20))
     gate = PerLayerGate(Tables(gpu), Ranks(), 20, 8, gated("gelu_pytorch_tanh"), join)  # type: ignore[arg-type]

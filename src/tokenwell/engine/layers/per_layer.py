@@ -58,7 +58,7 @@ class PerLayerGate:
         self.join = join
 
     def __call__(self, x: torch.Tensor, given: torch.Tensor, *added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x [tokens, dim], given [tokens, width], `added` [tokens, dim] each -> join(x, *added) and the output for it, both [tokens, dim]
+        """given [tokens, width], all else [tokens, dim] -> join(x, *added) and the output for it
 
         The first of `added` may be in parts (`Linear.in_parts`).
         """
