@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import Tiny
 from tests.plan.configs import config_of
+from tests.tiny.build import write
 from tests.tiny.recipes import RECIPES
+from tests.tiny.shapes import draw
 
 from tokenwell.checkpoint.recipe import read_recipe
 from tokenwell.checkpoint.shard import Cut
@@ -43,7 +45,16 @@ META = torch.device("meta")
 @pytest.mark.parametrize("hub_style", [False, True])
 @pytest.mark.parametrize("name", RECIPES)
 def test_weights_pages_and_blocks_are_those_that_the_engine_makes(name: str, hub_style: bool, tiny: Tiny) -> None:
-    folder = tiny(name, hub_style=hub_style)
+    check_bytes(tiny(name, hub_style=hub_style))
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_so_they_are_for_any_shape(seed: int, tmp_path: Path) -> None:
+    check_bytes(write(draw(seed), tmp_path / "checkpoint"))
+
+
+def check_bytes(folder: Path) -> None:
+    """What is planned for a checkpoint is what the engine makes."""
     card = read_card(folder)
     for kv_dtype in ("auto", "fp8"):
         spec = EngineSpec(str(folder), "", "", device="cpu", kv_cache_gib=KV_GIB, kv_cache_dtype=kv_dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.conftest import SAME_NUMBERS, Tiny
-from tests.engine.models.greedy import greedy
+from tests.engine.models.alone import continuation
 from tests.tiny.recipes import RECIPES
 from tests.tiny.reference import logprobs
 
@@ -16,7 +16,7 @@ NEW_TOKENS = 64
 @pytest.mark.parametrize("name", RECIPES)
 def test_errors_are_those_of_bfloat16(name: str, tiny: Tiny, gpu: torch.device) -> None:
     prompt = torch.randint(0, 380, (PROMPT_TOKENS,), generator=torch.Generator().manual_seed(7)).tolist()
-    ids, found = greedy(tiny(name), prompt, NEW_TOKENS, device=gpu.type, dtype="bfloat16", chunk=32)
+    ids, found = continuation(tiny(name), prompt, NEW_TOKENS, device=gpu.type, dtype="bfloat16", chunk=32)
     folder = tiny(SAME_NUMBERS.get(name, name))
     exact = _of_tokens(logprobs(folder, ids), ids)
     theirs = (_of_tokens(logprobs(folder, ids, torch.bfloat16), ids) - exact).abs()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.models.greedy import greedy
+from tests.engine.models.alone import continuation
 from tests.tiny import build
 from tests.tiny.reference import logprobs
 from tests.tiny.shapes import draw
@@ -17,6 +17,6 @@ def test_any_combination_is_computed_as_transformers_does(seed: int, tmp_path: P
     folder = build.write(draw(seed), tmp_path / "checkpoint")
     prompt = torch.randint(0, 370, (50,), generator=torch.Generator().manual_seed(seed)).tolist()
     chunk = 128 if seed % 3 else 16
-    ids, found = greedy(folder, prompt, 40, device=gpu.type, dtype="float32", chunk=chunk)
+    ids, found = continuation(folder, prompt, 40, device=gpu.type, dtype="float32", chunk=chunk)
     expected = logprobs(folder, ids)[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
     assert [one.logprob for one in found] == pytest.approx(expected.tolist(), abs=1e-3)

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Tiny
+from tests.tiny import build
+from tests.tiny.shapes import draw
 from tests.waiting import PATIENCE_S
 
 from tokenwell.engine.load import Loaded, load, scheduler_for
@@ -22,7 +24,7 @@ from tokenwell.engine.platform.cpu import CpuPlatform
 from tokenwell.engine.ranks import trial
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.schedule.plan import StepPlan
-from tokenwell.wire.errors import SettingsError
+from tokenwell.wire.errors import CheckpointError, SettingsError
 from tokenwell.wire.messages import Choice, Generate
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
@@ -212,6 +214,20 @@ def test_ranks_say_what_one_says(tiny: Tiny, name: str, world: int) -> None:
     prompts = [[7 * place % 90 + 10 for place in range(start, start + 11 * start)] for start in range(1, 6)]
     requests = [Generate(str(place), *pair) for place, pair in enumerate(zip(prompts, samplings, strict=True))]
     assert answer(tiny(name), world, requests) == answer(tiny(name), 1, requests)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_ranks_say_what_one_says_whatever_the_shape(seed: int, tmp_path: Path) -> None:
+    """Or it is said at once that so many ranks cannot share it."""
+    folder = build.write(draw(seed), tmp_path / "checkpoint")
+    prompt = [7 * place % 90 + 10 for place in range(40)]
+    requests = [Generate("a", prompt, Sampling(temperature=0, max_tokens=12, prompt_logprobs=0))]
+    try:
+        two = answer(folder, 2, requests)
+    except CheckpointError as error:
+        assert "number of ranks" in str(error)
+    else:
+        assert two == answer(folder, 1, requests)
 
 
 def test_cards_are_counted_from_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ Knows which cache it writes and reads; the arithmetic is a backend's (engine/att
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -39,7 +40,6 @@ class Attention:
         self.heads = heads
         self.rotary = rotary
         self.sinks = sinks
-        self.qk_norm = _qk_norm(heads)
         self.v_norm = RmsNorm(None, heads.head_dim, heads.eps)
 
     def front(self, qkv: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -56,7 +56,7 @@ class Attention:
         v = rows[:, heads.heads : rotated] if heads.k_eq_v else rows[:, rotated:]
         if heads.v_norm and heads.owns:
             v = self.v_norm(v)
-        qk = rows[:, :rotated] if self.qk_norm is None else self.qk_norm(rows[:, :rotated])
+        qk = rows[:, :rotated] if self._qk_norm is None else self._qk_norm(rows[:, :rotated])
         if heads.k_eq_v and not heads.v_norm:
             v = v.clone()  # keys may be rotated in place
         qk = self.rotary.rotate(qk, *self._angles(batch))
@@ -101,12 +101,13 @@ class Attention:
             cache.k, cache.v, cache.k_scale, cache.v_scale, folded=cache.fold is not None,
         )  # fmt: skip
 
-
-def _qk_norm(heads: Heads) -> RmsNorm | None:
-    """One factor for each channel of each query and key head, so that both are normed at once."""
-    if heads.q_norm is None:
-        return None
-    weights = [heads.q_norm.expand(heads.heads, -1)]
-    if heads.k_norm is not None:
-        weights.append(heads.k_norm.expand(heads.kv_heads, -1))
-    return RmsNorm(torch.cat(weights), heads.head_dim, heads.eps)
+    @cached_property  # what computes with kernels of ours has no use for it
+    def _qk_norm(self) -> RmsNorm | None:
+        """One factor for each channel of each query and key head, so that both are normed at once."""
+        heads = self.heads
+        if heads.q_norm is None:
+            return None
+        weights = [heads.q_norm.expand(heads.heads, -1)]
+        if heads.k_norm is not None:
+            weights.append(heads.k_norm.expand(heads.kv_heads, -1))
+        return RmsNorm(torch.cat(weights), heads.head_dim, heads.eps)

@@ -1,4 +1,4 @@
-"""A prompt and its greedy continuation by our engine alone, without a gateway."""
+"""A prompt and its sampled continuation by the engine alone, without a gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
 
 
-def greedy(
+def continuation(
     folder: Path, prompt: list[int], new_tokens: int, *, device: str, dtype: str, chunk: int
 ) -> tuple[list[int], list[TokenLogprob]]:
     """Prompt and continuation with `chunk` tokens a step, and the log-probabilities of all of them but the first."""
