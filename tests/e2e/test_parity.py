@@ -156,15 +156,19 @@ def test_prompt_logprobs_in_chunks(pair: Pair) -> None:
 
 
 def test_under_preemption(pair: Pair) -> None:
-    """One HTTP request with eight prompts, so that all are there at once whatever else the machine does."""
+    """One HTTP request with eight prompts; again where they reached the engine one after the other, so that each found room."""
     before = pair.chunked.metric("tokenwell_preemptions_total")
     body = {"prompt": prompts(), "max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
-    status, response = pair.chunked.post("/v1/completions", body)
-    assert status == 200, response
-    answers = [choice["token_ids"] for choice in response["choices"]]
-    assert answers == [expected for expected, _ in pair.expected]
+    for _ in range(5):
+        status, response = pair.chunked.post("/v1/completions", body)
+        assert status == 200, response
+        answers = [choice["token_ids"] for choice in response["choices"]]
+        assert answers == [expected for expected, _ in pair.expected]
+        preempted = pair.chunked.metric("tokenwell_preemptions_total") > before
+        if preempted or not pair.grows:
+            break
     # Where all layers slide, a sequence's need is known when it is admitted: it waits, and none is preempted.
-    assert (pair.chunked.metric("tokenwell_preemptions_total") > before) == pair.grows
+    assert preempted == pair.grows
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
