@@ -7,9 +7,10 @@ from training.conditions import condition, others
 from training.dialogue import Dialogue
 from training.kinds import Value, draw
 from training.pseudo import pick
-from training.scene import Scene, joined, sentence
+from training.scene import Scene, joined
 from training.single import draw_tools
 from training.spelling import name_words
+from training.wording import sentence
 from training.world import ToolWords, Words
 
 

@@ -12,9 +12,9 @@ from training.dialogue import Dialogue
 from training.disguise import vocabulary
 from training.kinds import Value
 from training.pseudo import pick
-from training.scene import Scene, Slots, joined, other_word, page_tools, sentence, weighed, what
+from training.scene import Scene, Slots, joined, other_word, page_tools, weighed, what
 from training.tools import Tool
-from training.wording import quote
+from training.wording import quote, sentence
 from training.world import ToolWords, Words
 
 # Lists whose words are not invented: an unknown thing is one against the rain, so that there is one right answer.

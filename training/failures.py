@@ -7,9 +7,10 @@ from training import actions, conditions, tools
 from training.dialogue import Dialogue
 from training.kinds import Value, draw
 from training.pseudo import pick
-from training.scene import Scene, joined, sentence
+from training.scene import Scene, joined
 from training.single import draw_tools
 from training.tools import Request, Tool
+from training.wording import sentence
 from training.world import Parameter, Words
 
 # Kinds whose values nobody misspells.

@@ -232,13 +232,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def sentence(language: str, text: str) -> str:
-    """A text with a mark at its end."""
-    if text[-1:] in ".?!。？！":
-        return text
-    return text + ("。" if language == "zh" else ".")
-
-
 def what(language: str, tool: Tool, slot: str) -> str:
     """How the assistant names a parameter: by the first sentence of its description, or by the words of its name."""
     name = tool.spelled[slot]

@@ -14,9 +14,10 @@ from training.failures import told
 from training.kinds import Value, draw
 from training.missing import cuts
 from training.pseudo import pick
-from training.scene import Scene, capital, inline, joined, packed, sentence
+from training.scene import Scene, capital, inline, joined, packed
 from training.spelling import name_words, restyle
 from training.tools import Tool
+from training.wording import sentence
 from training.world import Frame, Parameter, ToolWords, Words
 
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -4,12 +4,13 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 from training import pseudo
 from training.disguise import vocabulary
+from training.leaves import strings
 from training.pseudo import pick
 from training.world import Words
 
@@ -105,7 +106,7 @@ def nouns(words: Words) -> tuple[str, ...]:
     literals = [text for tool in words.tools for text in (*tool.requests, *tool.incomplete)]
     literals += [text for tool in words.tools for leaf in tool.leaves() for text in leaf.clauses]
     beside = {end for text in literals for piece in text[::2] for end in (piece[:2], piece[-2:])}
-    beside |= {end for text in _texts((words.pages, words.frames)) for pair in _ENDS.findall(text) for end in pair}
+    beside |= {end for text in strings((words.pages, words.frames)) for pair in _ENDS.findall(text) for end in pair}
     invented = words.frames["invented"]
     beside |= {said for key in _SAID for entry in invented[key] for said in (*entry["said"], *entry.get("spoken", ()))}
     beside |= {text for tool in words.tools for leaf in tool.leaves() for text in leaf.descriptions}
@@ -116,14 +117,3 @@ def nouns(words: Words) -> tuple[str, ...]:
 
 _ENDS = re.compile(r"(..)\{|\}(..)")
 _SAID = ("verb", "qualifier", "facet", "parameter", "enum")
-
-
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping):
-        for value in node.values():
-            yield from _texts(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _texts(value)

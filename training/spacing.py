@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from training.dialogue import Dialogue
+from training.leaves import strings
 
 _HAN = "\u4e00-\u9fff"
 _BORDER = re.compile(rf"(?<=[{_HAN}])(?=[A-Za-z0-9~/#+])|(?<=[A-Za-z0-9/%])(?=[{_HAN}])")
@@ -34,15 +34,4 @@ def _values(dialogue: Dialogue) -> Iterator[str]:
     """Every text in the arguments of the calls."""
     for message in dialogue.messages:
         for call in message.get("tool_calls", ()):
-            yield from _texts(call["function"]["arguments"])
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
+            yield from strings(call["function"]["arguments"])

@@ -11,8 +11,9 @@ from training.dialogue import Dialogue
 from training.disguise import disguise, vocabulary
 from training.kinds import Value
 from training.pseudo import pick
-from training.scene import Scene, sentence, subjects
+from training.scene import Scene, subjects
 from training.tools import Tool
+from training.wording import sentence
 from training.world import ToolWords, Words
 
 # How often each group is drawn; those about tools need some.

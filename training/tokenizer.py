@@ -128,17 +128,8 @@ def _texts() -> Iterator[str]:
     """Every string of the train world's files."""
     import tomllib
 
+    from training.leaves import strings
     from training.world import WORDS
-
-    def strings(node: Any) -> Iterator[str]:
-        if isinstance(node, str):
-            yield node
-        elif isinstance(node, dict):
-            for value in node.values():
-                yield from strings(value)
-        elif isinstance(node, list):
-            for value in node:
-                yield from strings(value)
 
     for path in sorted((WORDS / "train").glob("*/*.toml")):
         yield from strings(tomllib.loads(path.read_text("utf-8")))

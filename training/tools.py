@@ -14,7 +14,7 @@ from training.fillers import filled
 from training.kinds import Value
 from training.pseudo import pick
 from training.spelling import STYLES, name_words, restyle
-from training.wording import END, PAUSES, beside, uncapital, unparted, wording
+from training.wording import END, PAUSES, beside, sentence, uncapital, unparted, wording
 from training.world import Frame, Parameter, ToolWords, Words
 
 # People give a page where a host is asked for, a path where a file is.
@@ -264,9 +264,9 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
     if chance > 0.78 and words.asides:
         # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
         aside = kinds.compose(random, words, pick(random, words.asides))
-        aside = aside[:1].upper() + aside[1:] + ("" if aside[-1:] in END else stop)
+        aside = sentence(words.language, aside[:1].upper() + aside[1:])
         first = chance > 0.83 or (not isinstance(request, str) and request.open)
-        text = aside + blank + text if first else text + ("" if text[-1:] in END else stop) + blank + aside
+        text = aside + blank + text if first else sentence(words.language, text) + blank + aside
     if chance < 0.12:
         text += blank + pick(random, words.frames["closers"])
     elif chance < 0.3:

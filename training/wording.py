@@ -71,6 +71,11 @@ _JOINED = re.compile("..(?:和|与|以及|、).")
 _EXACT = ("id", "path", "folder", "file", "url", "email", "code", "word")
 
 
+def sentence(language: str, text: str) -> str:
+    """A text with a mark at its end."""
+    return text if text[-1:] in END else text + ("。" if language == "zh" else ".")
+
+
 def wording(random: Random, words: Words, pieces: list[str | Value], lower: bool = False) -> tuple[str, bool]:
     """Join literals and values, with quotes where free text would not show its end. True: it ends in text without quotes."""
     text, is_open, last = "", False, len(pieces) - 1

@@ -7,12 +7,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.training.leaves import leaves
 from training.clock import number_word
 from training.dialogue import Dialogue
 from training.fillers import filled
 from training.generate import KINDS
 from training.kinds import Value
+from training.leaves import leaves
 from training.spacing import spaced
 from training.world import WORDS, World, faults
 

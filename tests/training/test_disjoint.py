@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import pytest
-from tests.training.leaves import strings
 from training import generate, held_out
 from training.dialogue import Dialogue
+from training.leaves import strings
 from training.world import WORDS, World
 
 from tokenwell.readiness.task import tasks

@@ -7,9 +7,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.training.leaves import strings
 from training import checks, conditions, documents, failures, lookups, missing, sequences, talk, workflows
 from training.dialogue import Dialogue
+from training.leaves import strings
 from training.world import World
 
 WORLD = World.load("train")

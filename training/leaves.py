@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 def leaves(value: Any) -> Iterator[Any]:
     """Everything in it that is neither list nor table, in its order."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for inner in value.values():
             yield from leaves(inner)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for inner in value:
             yield from leaves(inner)
     else:
