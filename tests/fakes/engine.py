@@ -193,7 +193,7 @@ class Engine:
         if wanted.freeze_after is not None and self.tokens >= wanted.freeze_after:
             os.kill(os.getpid(), signal.SIGSTOP)
         if wanted.garbage_after is not None and self.tokens >= wanted.garbage_after:
-            self.channel.speaker.send_bytes(b"\xc1 no msgpack")
+            self.channel._speaker._socket.send(b"\xc1 no msgpack")
             wanted.garbage_after = None
 
     def stats(self) -> Stats:

@@ -46,7 +46,6 @@ class NativeEngine:
         self._on_change = on_change
         self._sinks: dict[str, Sink] = {}
         self._unsent: deque[bytes] = deque()  # an engine may be heard before its other socket is connected
-        self._retry: asyncio.TimerHandle | None = None
         self._folder = tempfile.mkdtemp(prefix="tokenwell-")  # mode 0700: nobody else can speak to the engine
         self.commands = f"ipc://{self._folder}/commands"
         self.events = f"ipc://{self._folder}/events"
@@ -93,8 +92,7 @@ class NativeEngine:
             return
         self._closed = True
         self._sinks.clear()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._unsent.clear()
         self._loop.remove_reader(self._file)
         self._close_sockets()
 
@@ -105,16 +103,15 @@ class NativeEngine:
 
     def _send(self, message: ToEngine) -> None:
         self._unsent.append(encode(message))
-        if self._retry is None:
+        if len(self._unsent) == 1:  # else a retry is on its way
             self._flush()
 
     def _flush(self) -> None:
-        self._retry = None
         while self._unsent:
             try:
                 self._push.send(self._unsent[0], zmq.NOBLOCK)
             except zmq.Again:  # nobody is connected: the engine is gone, or not there yet
-                self._retry = self._loop.call_later(_RETRY_S, self._flush)
+                self._loop.call_later(_RETRY_S, self._flush)
                 return
             self._unsent.popleft()
 

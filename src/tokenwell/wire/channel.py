@@ -44,11 +44,7 @@ class Speaker:
 
     def send(self, message: Message) -> None:
         """Queue a message; never blocks."""
-        self.send_bytes(encode(message))
-
-    def send_bytes(self, data: bytes) -> None:
-        """Queue a message that is encoded already."""
-        self._socket.send(data)
+        self._socket.send(encode(message))
 
     def close(self) -> None:
         """Wait until what is queued has left this process, at most one second, and close: the process may end then."""
@@ -62,11 +58,11 @@ class EngineChannel:
     def __init__(self, commands: str, events: str) -> None:
         self._commands: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self._commands.connect(commands)
-        self.speaker = Speaker(events)
+        self._speaker = Speaker(events)
 
     def send(self, message: Message) -> None:
         """Queue a message for the gateway; never blocks."""
-        self.speaker.send(message)
+        self._speaker.send(message)
 
     def receive(self, timeout_ms: int) -> Iterator[ToEngine]:
         """Every message that waits; if none does, wait up to `timeout_ms` for the first (0: do not wait)."""
@@ -81,5 +77,5 @@ class EngineChannel:
 
     def close(self) -> None:
         """Flush what is queued (at most one second) and close."""
-        self.speaker.close()
+        self._speaker.close()
         self._commands.close(linger=0)
