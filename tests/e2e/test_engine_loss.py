@@ -126,7 +126,7 @@ def test_freeze(service: Service, faults: Faults) -> None:
             os.kill(frozen, signal.SIGSTOP)
             waiting = pool.submit(whole, service, 7)
             health = wait_health(service, 503)
-            assert "silent" in health["reason"]
+            assert "silent" in health["reason"] and "heartbeat_timeout_s is 5" in health["reason"]
             check_error(stream.result(PATIENCE_S), "silent")
         assert waiting.result(PATIENCE_S)["choices"] == expected
     wait_health(service, 200)

@@ -15,7 +15,8 @@ def test_decode_and_its_profile(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*TINY_ON_CPU, "--batch", "2", "--prompt", "8", "--tokens", "8", "--rounds", "1", "--profile"]
     lines = decode.main(arguments)
     assert [line["batch"] for line in lines] == [2]
-    assert all(float(str(line["tpot_ms"])) > 0 and "ratio" in line for line in lines)
+    tpot_ms, limit_ms, ratio = (float(str(lines[0][key])) for key in ("tpot_ms", "limit_ms", "ratio"))
+    assert tpot_ms > 0 and ratio == pytest.approx(limit_ms / tpot_ms, abs=1e-2)
     assert "kernel" in capsys.readouterr().out
 
 
