@@ -28,16 +28,16 @@ _MADE = {"single": single, "parallel": parallel} | {
     for kind, (_, make) in makers.KINDS.items()
 }
 _WEIGHTS = {
-    "single": 24,
+    "single": 30,
     "mixed": 24,
-    "parallel": 8,
-    "missing": 5,
+    "parallel": 6,
+    "missing": 9,
     "unserved": 8,
     "talk": 6,
     "condition": 9,
     "advice": 7,
     "sequence": 5,
-    "sequence_linked": 10,
+    "sequence_linked": 8,
     "sequence_invented": 3,
     "document": 8,
     "workflow": 9,

@@ -43,8 +43,8 @@ _IDENTIFIERS = frozenset(
         *("branch", "repository", "service", "state", "condition"),
     ]
 )
-SHAPED = 0.33  # the share that is new altogether
-FREE = 0.25  # the share of free text that is made of any words
+SHAPED = 0.2  # the share that is new altogether
+FREE = 0.15  # the share of free text that is made of any words
 STRETCHED = 0.1  # the share that is longer or shorter than the known one
 
 
