@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.pack import DIALOGUES
+from training.pack import DIALOGUES, LONGEST
 
 Mask: TypeAlias = Tensor | tuple[Tensor, int]
 
@@ -38,7 +38,7 @@ def dense(documents: Tensor, window: int) -> Tensor:
 def flash(documents: Tensor, window: int) -> tuple[Tensor, int]:
     """Where dialogues start in the flattened rows, filled up with the end, and the window; nothing waits for the card."""
     rows, tokens = documents.shape
-    most = rows * DIALOGUES
+    most = rows * (DIALOGUES + -(-tokens // LONGEST))  # the filling too
     first = torch.ones_like(documents, dtype=torch.bool)
     first[:, 1:] = documents[:, 1:] != documents[:, :-1]
     slots = torch.where(first.flatten(), first.flatten().cumsum(0) - 1, most + 1)  # what starts nothing goes behind the end
@@ -49,10 +49,11 @@ def flash(documents: Tensor, window: int) -> tuple[Tensor, int]:
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, window: int) -> Tensor:
     tokens = q.shape[1]
+    longest = min(tokens, LONGEST)  # the kernel starts blocks for as much of every dialogue
     flat = (tensor.flatten(0, 1) for tensor in (q, k, v))
     back = window - 1 if window < tokens else None
     found = torch.ops.aten._flash_attention_forward(
-        *flat, starts, starts, tokens, tokens, 0.0, True, False, scale=1.0, window_size_left=back, window_size_right=0
+        *flat, starts, starts, longest, longest, 0.0, True, False, scale=1.0, window_size_left=back, window_size_right=0
     )
     return found[0].view_as(q)
 

@@ -150,12 +150,12 @@ class Layer(nn.Module):
         self.post_per_layer_input_norm = Norm(dim, added)
         self.register_buffer("layer_scalar", torch.ones(1))  # part of the format; one here
 
-    def forward(self, x: Tensor, given: Tensor, kv: Pair | None, mask: Mask) -> tuple[Tensor, Pair | None]:
+    def forward(self, x: Tensor, given: Tensor, kv: Pair | None, turn: Pair, mask: Mask) -> tuple[Tensor, Pair | None]:
         """x [rows, tokens, hidden] -> the next x, and the layer's own keys and values.
 
-        given: its part of the per-layer embedding; kv: of the layer that owns them, None where that is this one.
+        given: its part of the per-layer embedding; kv: of the layer that owns them, None where that is this one; turn: as `turns`
+        gives it for this kind of layer.
         """
-        turn = _turn(self.shape, self.kind, x)
         normed = self.input_layernorm(x)
         own = self.self_attn.keys(normed, turn) if kv is None else None
         x = x + self.post_attention_layernorm(self.self_attn(normed, kv or own, turn, mask))
@@ -186,9 +186,12 @@ class Body(nn.Module):
         windows = {"s": self.shape.window, "f": ids.shape[1]}
         masks = {kind: WAYS[way](documents, window) for kind, window in windows.items()}
         x, given = self.embedded(ids, dtype)
+        turned = {kind: turns(self.shape, kind, x) for kind in windows}  # once for all layers: sines cost more than they look
         stored: dict[int, Pair | None] = {}
         for number, layer in enumerate(self.layers):
-            x, stored[number] = layer(x, given[number], stored.get(self.shape.owner(number)), masks[layer.kind])
+            x, stored[number] = layer(
+                x, given[number], stored.get(self.shape.owner(number)), turned[layer.kind], masks[layer.kind]
+            )
         return x
 
     def embedded(self, ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -238,7 +241,7 @@ class Mini(nn.Module):
         return functional.cross_entropy(logits, targets, ignore_index=-100), logits.detach().argmax(-1)
 
 
-def _turn(shape: Shape, kind: str, like: Tensor) -> Pair:
+def turns(shape: Shape, kind: str, like: Tensor) -> Pair:
     """Cosines and sines [tokens, 1, head_dim] for x [rows, tokens, hidden]; channels that are not turned have the angle zero."""
     half, tokens = shape.head_dim // 2, like.shape[1]
     exponents = torch.arange(half, device=like.device, dtype=torch.float32) * 2 / shape.head_dim

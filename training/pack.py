@@ -13,7 +13,8 @@ from training.dialogue import Dialogue
 from training.render import render
 
 IGNORED = -100  # a target that is not learned
-DIALOGUES = 24  # at most in a row, with the filling
+DIALOGUES = 16  # at most in a row
+LONGEST = 4096  # tokens of a dialogue at most; the filling of a row is cut into pieces of this length
 _OPEN = 12  # rows that are filled at a time
 _TOGETHER = 32  # dialogues that are tokenised at a time
 
@@ -38,7 +39,7 @@ class Row:
 class Batch:
     """One step's rows.
 
-    ids, documents: [rows, tokens]; documents count the dialogues of a row, the filling behind them is one more.
+    ids, documents: [rows, tokens]; documents count the dialogues of a row, the pieces of filling behind them are some more.
     places: flat positions whose next token is learned, filled up with zeros; targets: these tokens, IGNORED for filling.
     sources: of every place, the dialogue it belongs to, counted from the first that was given.
     """
@@ -78,13 +79,13 @@ def tokens_of(dialogues: list[Dialogue]) -> list[tuple[list[int], list[bool]]]:
 def rows(dialogues: Iterable[Dialogue], row_tokens: int) -> Iterator[Row]:
     """Rows of whole dialogues, each put into the fullest open row that has room; the last ones are given when all is in.
 
-    Dialogues that are longer than a row are left out.
+    Dialogues that are longer than a row, or than LONGEST, are left out.
     """
     filling: list[Row] = [Row() for _ in range(_OPEN)]
     for source, ids, learned in _tokenised(dialogues):
-        if len(ids) > row_tokens:
+        if len(ids) > min(row_tokens, LONGEST):
             continue
-        fitting = [row for row in filling if len(row.ids) + len(ids) <= row_tokens and len(row.lengths) < DIALOGUES - 1]
+        fitting = [row for row in filling if len(row.ids) + len(ids) <= row_tokens and len(row.lengths) < DIALOGUES]
         if not fitting:
             fullest = max(filling, key=lambda row: len(row.ids))
             yield fullest
@@ -124,14 +125,14 @@ def _tokenised(dialogues: Iterable[Dialogue]) -> Iterator[tuple[int, list[int], 
 
 def _batch(filled: list[Row], count: int, row_tokens: int, room: int) -> Batch:
     ids = numpy.zeros((count, row_tokens), numpy.int32)
-    documents = numpy.zeros((count, row_tokens), numpy.int32)
+    documents = numpy.tile(numpy.arange(row_tokens, dtype=numpy.int32) // LONGEST, (count, 1))  # all filling
     learned = numpy.zeros((count, row_tokens), bool)
     sources = numpy.zeros((count, row_tokens), numpy.int64)
     for number, row in enumerate(filled):
         used = len(row.ids)
         ids[number, :used] = row.ids
         learned[number, :used] = row.learned
-        documents[number] = len(row.lengths)
+        documents[number] = len(row.lengths) + numpy.maximum(numpy.arange(row_tokens) - used, 0) // LONGEST
         documents[number, :used] = numpy.repeat(numpy.arange(len(row.lengths)), row.lengths)
         sources[number, :used] = numpy.repeat(row.sources, row.lengths)
     at = numpy.flatnonzero(learned)[:room]  # a dialogue's first token is never learned, so every one has a token before it

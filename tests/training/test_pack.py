@@ -7,7 +7,7 @@ from training import tokenizer
 from training.dialogue import Dialogue, assistant, user
 from training.feed import fresh, seeds
 from training.measure import failures, table, turns
-from training.pack import IGNORED, Batch, batches, rows, tokens_of
+from training.pack import IGNORED, LONGEST, Batch, batches, rows, tokens_of
 
 
 def made(count: int) -> list[Dialogue]:
@@ -18,7 +18,9 @@ def test_rows_are_whole_dialogues_and_nearly_full() -> None:
     dialogues = made(60)
     tokenised = tokens_of(dialogues)
     packed = list(rows(dialogues, 8192))
-    assert sorted(source for row in packed for source in row.sources) == list(range(60))
+    fitting = [source for source, (ids, _) in enumerate(tokenised) if len(ids) <= LONGEST]
+    assert sorted(source for row in packed for source in row.sources) == fitting
+    assert len(fitting) >= 58
     for row in packed:
         assert row.ids == [token for source in row.sources for token in tokenised[source][0]]
         assert len(row.ids) == sum(row.lengths) == len(row.learned) <= 8192
@@ -28,6 +30,15 @@ def test_a_dialogue_that_is_too_long_is_left_out() -> None:
     dialogues = [Dialogue([user("word " * 200), assistant("ok")]), Dialogue([user("word"), assistant("ok")])]
     (row,) = rows(dialogues, 100)
     assert row.sources == [1]
+
+
+def test_no_piece_of_a_row_is_longer_than_the_kernel_is_told() -> None:
+    dialogues = [Dialogue([user("word"), assistant("ok")])]
+    (batch,) = batches(dialogues, 2, 3 * LONGEST, 20)
+    for row in batch.documents:
+        assert (numpy.diff(row) >= 0).all()
+        assert numpy.unique(row, return_counts=True)[1].max() <= LONGEST
+    assert batch.documents[0][-1] > batch.documents[0][LONGEST] > batch.documents[0][0]
 
 
 def test_places_point_before_what_the_assistant_wrote() -> None:
