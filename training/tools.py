@@ -263,7 +263,7 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
         text += stop
     if chance > 0.78 and words.asides:
         # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
-        aside = kinds.compose(random, words, pick(random, words.asides))
+        aside = kinds.compose(random, words, pick(random, pick(random, words.asides)))
         aside = sentence(words.language, aside[:1].upper() + aside[1:])
         first = chance > 0.83 or (not isinstance(request, str) and request.open)
         text = aside + blank + text if first else sentence(words.language, text) + blank + aside

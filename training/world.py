@@ -94,10 +94,11 @@ class Words:
         return self.pages["talk"]
 
     @cached_property
-    def asides(self) -> tuple[Frame, ...]:
-        """What may be told beside a request: it asks for nothing and takes nothing back."""
+    def asides(self) -> tuple[tuple[Frame, ...], ...]:
+        """What may be told beside a request, messages and remarks: it asks for nothing and takes nothing back."""
         remarks = self.pages.get("talk", {}).get("remark", {}).get("prompts", [])
-        return (self.texts.get("aside") or self.texts.get("text", ())) + frames(remarks)
+        both = (self.texts.get("aside") or self.texts.get("text", ()), frames(remarks))
+        return tuple(some for some in both if some)
 
     @cached_property
     def synonyms(self) -> Synonyms:
