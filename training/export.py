@@ -1,6 +1,7 @@
 """The checkpoint folder: weights in bfloat16 in small shards, and everything else that a Hugging Face folder has.
 
-`python -m training.export WEIGHTS FOLDER`: WEIGHTS is a folder with shards that the trainer left, or `random`.
+`python -m training.export WEIGHTS FOLDER`: WEIGHTS is a folder with shards that the trainer left, which are
+rounded, or `random`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from training.model import ROPES, Mini, Shape
 
 HERE = Path(__file__).parent
 SHARD_BYTES = 15_000_000
+MANTISSA = 3  # bits that matrices keep, as many as fp8 (e4m3) has
 INDEX = "model.safetensors.index.json"
 _KINDS = {"s": "sliding_attention", "f": "full_attention"}
 
@@ -78,6 +80,17 @@ def config(shape: Shape) -> dict[str, Any]:
     }
 
 
+def rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights, matrices to MANTISSA bits: they stay bfloat16, but a repository stores them in half the space."""
+    return {name: _rounded(tensor) if tensor.ndim > 1 else tensor for name, tensor in weights.items()}
+
+
+def _rounded(tensor: torch.Tensor) -> torch.Tensor:
+    fraction, exponent = torch.frexp(tensor.float())  # a fraction of at least a half has one bit that is always set
+    steps = 2 ** (MANTISSA + 1)
+    return torch.ldexp((fraction * steps).round() / steps, exponent).to(tensor.dtype)
+
+
 def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
     """The weights in bfloat16, in shards below SHARD_BYTES, with their index."""
     tensors = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in weights.items()}
@@ -117,5 +130,5 @@ if __name__ == "__main__":
     source, target = sys.argv[1:]
     shape = Shape.load()
     torch.manual_seed(0)
-    write(Mini(shape).state_dict() if source == "random" else read(Path(source)), shape, Path(target))
+    write(Mini(shape).state_dict() if source == "random" else rounded(read(Path(source))), shape, Path(target))
     print(f"{target}: {sum(path.stat().st_size for path in Path(target).glob('*')) / 1e6:.1f} MB")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tests.training.conftest import SMALL
 from training import export, tokenizer
-from training.export import read, save
+from training.export import MANTISSA, read, rounded, save
 from training.model import Mini
 
 from tokenwell.chat.defaults import Defaults
@@ -48,3 +48,13 @@ def test_shards_are_small_and_give_the_weights_back(tmp_path: Path) -> None:
     again = read(tmp_path)
     assert again.keys() == weights.keys()
     assert all(torch.equal(again[name], tensor.bfloat16()) for name, tensor in weights.items())
+
+
+def test_rounded_weights_are_near_and_stay_where_they_are() -> None:
+    weights = {"matrix": torch.randn(64, 64).bfloat16(), "norm": torch.randn(64).bfloat16(), "zero": torch.zeros(2, 2)}
+    once = rounded(weights)
+    assert torch.equal(once["norm"], weights["norm"]) and torch.equal(once["zero"], weights["zero"])
+    apart = (once["matrix"].float() - weights["matrix"].float()).abs() / weights["matrix"].float().abs()
+    assert 0 < float(apart.max()) <= 2.0 ** -(MANTISSA + 1)
+    assert once["matrix"].dtype == torch.bfloat16 and torch.equal(rounded(once)["matrix"], once["matrix"])
+    assert (once["matrix"].view(torch.int16) & 0b1111 == 0).all()  # the bits that are left out
