@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from tokenwell.bundled import content
+from tokenwell.bundled.checkpoint import bundled_checkpoint
 
 # Shapes as published in the models' config.json.
 QWEN2_5_0_5B: dict[str, Any] = {
@@ -39,9 +40,8 @@ def write(folder: Path, config: dict[str, Any], layers_in_a_file: int = 8) -> Pa
     if (folder / "complete").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in content.files().items():
-        if name.startswith("tokenizer"):
-            (folder / name).write_bytes(data)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(bundled_checkpoint() / name, folder)
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     dim, width = config["hidden_size"], config["intermediate_size"]

@@ -1,4 +1,4 @@
-"""What does a step cost beside the model? 32 streams of the bundled tiny model through the whole service.
+"""What does a step cost beside the model? 32 streams of the bundled model through the whole service.
 
 `overhead_ms` is the wall-clock time of a step as the clients see it (the streams' duration over the engine's steps) less the
 time that the model itself took: scheduling, messages, detokenising, HTTP, sockets. `engine_ms` is the engine's own part.

@@ -152,11 +152,11 @@ def test_a_wrong_variable_ends_with_2(run: Run) -> None:
     assert "did you mean TOKENWELL_SERVER_PORT?" in done.stderr
 
 
-def test_no_place_for_the_bundled_model_ends_with_1(run: Run, tmp_path: Path) -> None:
+def test_no_place_for_the_scripted_engine_ends_with_1(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    done = run("serve", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    done = run("serve", "scripted", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == 1
-    assert done.stderr.startswith("tokenwell: the bundled checkpoint cannot be written to ")
+    assert done.stderr.startswith("tokenwell: the scripted engine's folder cannot be written to ")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -6,20 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from tokenwell.bundled import checkpoint
+from tokenwell.bundled.checkpoint import bundled_checkpoint
 from tokenwell.cli.model import with_model
 from tokenwell.config.load import load
-from tokenwell.wire.errors import SettingsError
+from tokenwell.wire.errors import CheckpointError, SettingsError
 
 
-def test_without_model_the_bundled_one_is_built_and_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_model_the_bundled_one_is_served_where_it_is_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     settings = with_model(load({"server.port": "9000"}, None, {}))
-    assert settings.model.path is not None
-    assert Path(settings.model.path).is_relative_to(tmp_path / "tokenwell")
-    assert (Path(settings.model.path) / "model.safetensors").is_file()
-    assert Path(settings.model.path).name == "tokenwell-tiny"
+    assert settings.model.path == str(bundled_checkpoint())
+    assert settings.model.name == ["tokenwell-mini"]
     assert settings.server.port == 9000
+    assert list(tmp_path.iterdir()) == []
+    assert with_model(load({"model.name": ["mine"]}, None, {})).model.name == ["mine"]
+
+
+def test_an_installation_without_the_bundled_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_MINI", tmp_path / "mini")
+    with pytest.raises(CheckpointError, match=r"is missing from .*mini: install Tokenwell anew, or name a checkpoint folder"):
+        with_model(load({}, None, {}))
 
 
 @pytest.mark.parametrize("path", ["mine", "./mine", "org/mine"])

@@ -14,9 +14,9 @@ import jsonschema
 from safetensors.numpy import save
 from tests.chat.grammar.walks import random_schema
 from tests.e2e.service import Service, serve
+from tests.tiny.random_qwen3 import config_json, tensors
 
 from tokenwell.bundled import scripted
-from tokenwell.bundled.model import config_json, tensors
 from tokenwell.chat.formats import FORMATS
 
 CONTEXT_TOKENS = 8192
@@ -43,7 +43,7 @@ def write_checkpoint(folder: Path, special: bool = True) -> Path:
     end = ids[scripted.TURN_END]
     files["config.json"] = json.dumps(config_json(size, CONTEXT_TOKENS, [end, end])).encode()
     files["generation_config.json"] = json.dumps({"eos_token_id": [end]}).encode()
-    files["model.safetensors"] = save(tensors(size, []), metadata={"format": "pt"})
+    files["model.safetensors"] = save(tensors(size), metadata={"format": "pt"})
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return folder

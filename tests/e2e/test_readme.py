@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.e2e.service import Service, serve
@@ -22,9 +22,8 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The bundled checkpoint, built by this start."""
-    folder = tmp_path_factory.mktemp("readme")
-    with serve(None, folder / "service.log", "--threads=1", environment={"XDG_CACHE_HOME": str(folder / "cache")}) as running:
+    """The bundled model, as `make serve` gives it."""
+    with serve(None, tmp_path_factory.mktemp("readme") / "service.log", "--threads=1") as running:
         yield running
 
 
@@ -50,14 +49,14 @@ def test_the_curl_line(service: Service) -> None:
     assert 1 <= answer["usage"]["completion_tokens"] <= json.loads(given["-d"])["max_tokens"]
 
 
-def test_an_answer_without_a_limit_ends(service: Service) -> None:
-    """After as many tokens as the checkpoint's generation_config.json says; a request may ask for more."""
-    body = {"messages": [{"role": "user", "content": "Hello!"}], "ignore_eos": True}
-    bodies: list[dict[str, Any]] = [body, body | {"max_tokens": 300}, body | {"min_tokens": 270}]
-    with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda asked: service.post("/v1/chat/completions", asked)[1], bodies))
-    assert [answer["usage"]["completion_tokens"] for answer in answers] == [256, 300, 270]
-    assert {answer["choices"][0]["finish_reason"] for answer in answers} == {"length"}
+def test_the_commands_have_the_flags_that_it_shows() -> None:
+    shown = re.findall(r"^\.venv/bin/tokenwell (chat|agent|check)(.*)$", README, re.MULTILINE)
+    assert {name for name, _ in shown} == {"chat", "agent", "check"}
+    for name, arguments in shown:
+        if flags := re.findall(r"--[a-z-]+", arguments):
+            command = [sys.executable, "-m", "tokenwell", name, "--help"]
+            told = subprocess.run(command, capture_output=True, text=True, check=True, env={"COLUMNS": "200"}).stdout
+            assert [flag for flag in flags if f" {flag} " not in told] == []
 
 
 def test_the_routes_are_there(service: Service) -> None:
@@ -71,7 +70,7 @@ def test_the_routes_are_there(service: Service) -> None:
 
 def test_models_version_health_and_metrics(service: Service) -> None:
     [model] = json.loads(service.get("/v1/models")[1])["data"]
-    assert model["id"] == "tokenwell-tiny" and model["max_model_len"] > 1000
+    assert model["id"] == "tokenwell-mini" and model["max_model_len"] > 1000
     assert json.loads(service.get("/version")[1]) == {"version": tokenwell.__version__}
     status, health = service.health()
     assert status == 200 and health["status"] == "ok"
@@ -83,5 +82,5 @@ def test_the_start_message(service: Service) -> None:
     """Where, what, how much, and every automatic choice with its reason."""
     text = service.log.read_text()
     assert text.count("Tokenwell is ready at") == 1 and f"Tokenwell is ready at {service.url}/v1" in text
-    for words in ("model     tokenwell-tiny", "window    ", "capacity  ", "  device: cpu", "  dtype: ", "  kv cache: "):
+    for words in ("model     tokenwell-mini", "window    ", "capacity  ", "  device: cpu", "  dtype: ", "  kv cache: "):
         assert words in text

@@ -1,1 +1,1 @@
-"""Builds the checkpoint that is served when none was named: tiny, random, the same bytes everywhere. Its text means nothing."""
+"""What the service brings along: the small model that is served when none was named, and the scripted engine's folder."""

@@ -1,7 +1,7 @@
-"""Puts a bundled folder into the cache folder, once: an ordinary Hugging Face folder, of a checkpoint or without weights.
+"""Where the bundled folders are: the small model's among the program's own files, the scripted engine's in the cache.
 
-The folder appears under its name when it is complete, and is made anew when a file is missing or differs from what was
-written. Knows nothing of what the files mean to a model.
+The scripted engine's is made once. It appears under its name when it is complete, and is made anew when a file is missing or
+differs from what was written. Knows nothing of what the files mean.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from pathlib import Path
 
 from tokenwell.wire.errors import CheckpointError
 
-NAME = "tokenwell-tiny"
-VERSION = 1  # raise it whenever a byte of any file changes: a running server may still read the old folder
+NAME = "tokenwell-mini"
+_MINI = Path(__file__).with_name("mini")
 _MANIFEST = "manifest.json"
 
 
-def bundled_checkpoint(cache: Path) -> Path:
-    """The bundled checkpoint's folder below `cache`, built first if it is not there or is damaged (about a second).
+def bundled_checkpoint() -> Path:
+    """The folder of the model that is served as NAME when none was named; read where it is.
 
-    Raises CheckpointError when the cache folder cannot be written.
+    Raises CheckpointError when this installation was made without it.
     """
-
-    def content() -> dict[str, bytes]:
-        from tokenwell.bundled.content import files  # here, because only a first start needs numpy and the 0.5 s
-
-        return files()
-
-    return _kept(cache / "bundled" / str(VERSION) / NAME, VERSION, content)
+    if not (_MINI / "config.json").is_file():
+        raise CheckpointError(f"the bundled model is missing from {_MINI}: install Tokenwell anew, or name a checkpoint folder")
+    return _MINI
 
 
 def scripted_folder(cache: Path) -> Path:
-    """The folder that the scripted engine serves, below `cache`; built and refused as `bundled_checkpoint`."""
+    """The folder that the scripted engine serves, below `cache`, built first if it is not there or is damaged.
+
+    Raises CheckpointError when the cache folder cannot be written.
+    """
     from tokenwell.bundled import scripted  # here, because it reads the tables of all chat formats
 
     version = scripted.version()
@@ -50,7 +49,7 @@ def as_json(content: object) -> bytes:
     return (json.dumps(content, ensure_ascii=True, indent=2) + "\n").encode("ascii")
 
 
-def _kept(folder: Path, version: int | str, files: Callable[[], dict[str, bytes]]) -> Path:
+def _kept(folder: Path, version: str, files: Callable[[], dict[str, bytes]]) -> Path:
     """`folder` with these files. Raises CheckpointError when it cannot be written."""
     if _intact(folder, version):
         return folder
@@ -61,13 +60,13 @@ def _kept(folder: Path, version: int | str, files: Callable[[], dict[str, bytes]
                 _replace(folder, version, files())
     except OSError as error:
         raise CheckpointError(
-            f"the bundled checkpoint cannot be written to {folder}: {error.strerror or error}; "
-            "free or unlock that place, set XDG_CACHE_HOME to another one, or name a checkpoint folder to serve"
+            f"the scripted engine's folder cannot be written to {folder}: {error.strerror or error}; "
+            "free or unlock that place, or set XDG_CACHE_HOME to another one"
         ) from error
     return folder
 
 
-def _replace(folder: Path, version: int | str, content: dict[str, bytes]) -> None:
+def _replace(folder: Path, version: str, content: dict[str, bytes]) -> None:
     """Build the folder beside its place and move it there; what was there before is removed."""
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
@@ -90,7 +89,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())  # otherwise a power cut could leave a complete folder of empty files
 
 
-def _intact(folder: Path, version: int | str) -> bool:
+def _intact(folder: Path, version: str) -> bool:
     """True when every file is there and holds what was written."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_bytes())

@@ -32,8 +32,6 @@ def files() -> dict[str, bytes]:
     folder = resources.files("tokenwell.bundled")
     vocabulary, merges = learn(folder.joinpath("corpus.txt").read_text(encoding="ascii"), _LEARNED_TOKENS)
     end_id = len(vocabulary) + MARKS.index(TURN_END)
-    # No normalizer: what a script says must come out as it was written.
-    tokenizer = tokenizer_json(vocabulary, merges, special=MARKS, visible=()) | {"normalizer": None}
     return {
         "config.json": as_json(
             {
@@ -45,7 +43,7 @@ def files() -> dict[str, bytes]:
             }
         ),
         "generation_config.json": as_json({"eos_token_id": [end_id]}),
-        "tokenizer.json": as_json(tokenizer),
+        "tokenizer.json": as_json(tokenizer_json(vocabulary, merges, MARKS)),
         "tokenizer_config.json": as_json({"eos_token": TURN_END, "model_max_length": CONTEXT_TOKENS}),
         "chat_template.jinja": folder.joinpath("scripted_template.jinja").read_bytes(),
     }

@@ -1,8 +1,8 @@
-"""The bundled checkpoint's tokenizer: a byte-level BPE learned from corpus.txt, written as Hugging Face's tokenizer.json.
+"""The scripted engine's tokenizer: a byte-level BPE learned from corpus.txt, written as Hugging Face's tokenizer.json.
 
 Learning and writing are done here, not by a library, so that the bytes depend on nothing but this file and the corpus.
-Knows nothing of the model but the number of tokens. Source of the algorithm: Sennrich et al. 2016; of the byte alphabet and
-of the word pattern: the public tokenizer.json of the Qwen2 and Qwen3 models.
+Source of the algorithm: Sennrich et al. 2016; of the byte alphabet and of the word pattern: the public tokenizer.json of the
+Qwen2 and Qwen3 models.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
-SPECIAL = (END_OF_TEXT, TURN_START, TURN_END)
-MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")  # visible text
 
 
 def _word_pattern(letters: str, digits: str) -> str:
@@ -83,13 +81,8 @@ def _merge(symbols: list[str], pair: tuple[str, str]) -> None:
         index += 1
 
 
-def tokenizer_json(
-    vocabulary: dict[str, int],
-    merges: list[tuple[str, str]],
-    special: tuple[str, ...] = SPECIAL,
-    visible: tuple[str, ...] = MARKERS,
-) -> dict[str, Any]:
-    """The content of tokenizer.json; the ids of the added tokens, `special` and `visible`, follow the vocabulary's."""
+def tokenizer_json(vocabulary: dict[str, int], merges: list[tuple[str, str]], special: tuple[str, ...]) -> dict[str, Any]:
+    """The content of tokenizer.json; the ids of the special tokens follow the vocabulary's."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": _WORDS}, "behavior": "Isolated", "invert": False}
     return {
@@ -104,11 +97,11 @@ def tokenizer_json(
                 "lstrip": False,
                 "rstrip": False,
                 "normalized": False,
-                "special": content in special,
+                "special": True,
             }
-            for index, content in enumerate(special + visible)
+            for index, content in enumerate(special)
         ],
-        "normalizer": {"type": "NFC"},
+        "normalizer": None,  # what a script says must come out as it was written
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": byte_level,
         "decoder": byte_level,

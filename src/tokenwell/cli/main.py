@@ -235,9 +235,9 @@ def plan(
 
 
 def _default_model() -> str:
-    from tokenwell.cli.model import bundled  # here, because building it takes a while
+    from tokenwell.bundled.checkpoint import bundled_checkpoint
 
-    return str(bundled())
+    return str(bundled_checkpoint())
 
 
 @app.command()

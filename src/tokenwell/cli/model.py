@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from tokenwell.bundled.checkpoint import NAME, bundled_checkpoint, scripted_folder
 from tokenwell.config.load import Loaded, cache_folder
 from tokenwell.config.settings import ScriptedSettings, Settings
 from tokenwell.wire.errors import SettingsError
@@ -17,26 +18,28 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def with_model(loaded: Loaded) -> Settings:
-    """The settings with a checkpoint folder in `model.path`; without MODEL the bundled one, built when it is missing.
+    """The settings with a checkpoint folder in `model.path`; without MODEL the bundled one, under its own name.
 
-    Raises SettingsError when what was named is no checkpoint folder, CheckpointError when the bundled one cannot be built.
+    Raises SettingsError when what was named is no checkpoint folder, CheckpointError when the bundled one is not there.
     """
     path = loaded.settings.model.path
     if path == SCRIPTED:
         return _scripted(loaded)
     _refuse_scripted_settings(loaded)
-    folder = bundled() if path is None else _checked(path, loaded.origin("model.path"))
-    template = loaded.settings.model.chat_template
+    model = loaded.settings.model
+    if path is None:
+        model = msgspec.structs.replace(model, path=str(bundled_checkpoint()), name=model.name or [NAME])
+    else:
+        model = msgspec.structs.replace(model, path=str(_checked(path, loaded.origin("model.path"))))
+    template = model.chat_template
     if template is not None and not Path(template).is_file():
         origin = loaded.origin("model.chat_template")
         raise SettingsError(f"there is no chat template file {template} (set by {origin}): check the path")
-    return msgspec.structs.replace(loaded.settings, model=msgspec.structs.replace(loaded.settings.model, path=str(folder)))
+    return msgspec.structs.replace(loaded.settings, model=model)
 
 
 def _scripted(loaded: Loaded) -> Settings:
     """The settings for the scripted engine: its own folder, and hermes unless another chat format was named."""
-    from tokenwell.bundled.checkpoint import scripted_folder  # here, because nobody else needs it
-
     model = loaded.settings.model
     if model.chat_template is not None:
         origin = loaded.origin("model.chat_template")
@@ -54,13 +57,6 @@ def _refuse_scripted_settings(loaded: Loaded) -> None:
             raise SettingsError(
                 f'{key} (set by {origin}) is obeyed by the scripted engine alone: serve "scripted" or leave it out'
             )
-
-
-def bundled() -> Path:
-    """The bundled checkpoint's folder, built when it is missing."""
-    from tokenwell.bundled.checkpoint import bundled_checkpoint  # here, because nobody else needs it
-
-    return bundled_checkpoint(cache_folder())
 
 
 def _checked(path: str, origin: str) -> Path:

@@ -16,7 +16,7 @@ Model = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="Checkpoint folder as on the Hugging Face Hub; without it a tiny bundled one is served. "
+        help="Checkpoint folder as on the Hugging Face Hub; without it the small bundled one is served. "
         'The word "scripted" serves an engine without a model, which does what marks in user messages say.',
     ),
 ]

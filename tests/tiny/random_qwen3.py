@@ -1,4 +1,4 @@
-"""The bundled checkpoint's model: the shape of a very small Qwen3 and random weights that are the same on every machine.
+"""The shape of a very small Qwen3 and random weights that are the same on every machine, for a vocabulary of any size.
 
 Knows nothing of torch and of the tokenizer but its size. The tensors' names and shapes are those of Qwen3ForCausalLM.
 """
@@ -15,9 +15,6 @@ SEED = 20_261_121
 LAYERS, HIDDEN, INTERMEDIATE = 4, 64, 192
 HEADS, KV_HEADS, HEAD_DIM = 4, 2, 32
 
-# Tokens that are parts of characters have small embeddings and so, the embedding being tied, small logits:
-# what is sampled looks like words instead of replacement characters.
-_QUIET = 0.1
 _EMBEDDING_SCALE = 0.2  # logits spread by a few units, and a token does not just ask for itself again
 
 
@@ -53,8 +50,8 @@ def config_json(vocab_size: int, context_tokens: int, end_ids: list[int]) -> dic
     }
 
 
-def tensors(vocab_size: int, quiet_ids: list[int]) -> dict[str, NDArray[np.float32]]:
-    """All weights by name, float32. `quiet_ids`: tokens that shall rarely be sampled."""
+def tensors(vocab_size: int) -> dict[str, NDArray[np.float32]]:
+    """All weights by name, float32."""
     source = np.random.PCG64(SEED)  # its raw numbers are part of numpy's compatibility promise; distributions are not
     weights: dict[str, NDArray[np.float32]] = {}
 
@@ -67,7 +64,6 @@ def tensors(vocab_size: int, quiet_ids: list[int]) -> dict[str, NDArray[np.float
         weights[name] = np.float32(1) + _uniform(source, size) * np.float32(0.25)
 
     matrix("model.embed_tokens.weight", vocab_size, HIDDEN, scale=_EMBEDDING_SCALE * math.sqrt(HIDDEN))
-    weights["model.embed_tokens.weight"][quiet_ids] *= np.float32(_QUIET)
     for layer in range(LAYERS):
         at = f"model.layers.{layer}."
         norm(at + "input_layernorm.weight", HIDDEN)
