@@ -59,6 +59,22 @@ def test_the_commands_have_the_flags_that_it_shows() -> None:
             assert [flag for flag in flags if f" {flag} " not in told] == []
 
 
+def test_the_agents_work_is_shown_as_it_is(service: Service, tmp_path: Path) -> None:
+    """The transcript: every call, every result and every file, but for dates; its sentences may differ on another processor."""
+    [transcript] = re.findall(r"^```\n(\$ mkdir notes\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for step in transcript.split("$ ")[1:]:
+        command, _, shown = step.partition("\n")
+        if words := re.match(r"\.venv/bin/tokenwell (agent .*)", command):
+            command = f"{sys.executable} -m tokenwell {words[1]} --url {service.url}"
+        done = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+        assert _work(done.stdout, bool(words)) == _work(shown, bool(words)), command
+
+
+def _work(text: str, agent: bool) -> list[str]:
+    lines = re.sub(r"\d{4}-?\d\d-?\d\d", "", text).splitlines()
+    return [line for line in lines if line.startswith(("> ", "< ", "  {"))] if agent else lines
+
+
 def test_the_routes_are_there(service: Service) -> None:
     [sentence] = re.findall(r"^There are (.*?)\.$", README, re.MULTILINE | re.DOTALL)
     routes = re.findall(r"`(/\S+)`", sentence)
