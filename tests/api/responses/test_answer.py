@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tests.api.responses.strict import check_events, check_response, joined
 
 from tokenwell.api.errors import ApiError
+from tokenwell.api.responses import envelope
 from tokenwell.api.responses.answer import Answer, response_of_item
 from tokenwell.api.responses.envelope import Envelope
 from tokenwell.api.responses.requests import CreateRequest
@@ -55,12 +58,12 @@ class Model:
 def make(**fields: Any) -> Answer:
     wanted = msgspec.convert({"input": "hi", "tools": TOOLS, **fields}, CreateRequest)
     model: Any = Model()
-    envelope = Envelope(wanted, "m", model, True)
+    around = Envelope(wanted, "m", model, True).around
     options = wanted.reasoning
     return Answer(
         STEM,
         toolbox(wanted.tools),
-        lambda answer: envelope.around(answer, Usage(10, 5, 3, 2)),
+        lambda answer: around(answer, Usage(10, 5, 3, 2)),
         summarised=options is not None and options.summary is not None,
         sealed=bool(wanted.include),
     )
@@ -251,3 +254,14 @@ def test_any_cutting_gives_the_same_items(sizes: list[int], data: st.DataObject)
 def test_what_was_asked_for_is_told_back_in_the_types(fields: Any) -> None:
     answer = make(**fields)
     check_events(run(answer, EVENTS[:4], "stop"))
+
+
+def test_a_response_tells_the_same_whenever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = count(1_700_000_000)
+    monkeypatch.setattr(
+        envelope, "time", SimpleNamespace(time=lambda: next(seconds))
+    )  # every look at the clock is a second later
+    answer = make()
+    *_, last = run(answer, EVENTS, "tool_calls")
+    assert answer.response() == last["response"] == answer.response()
+    assert last["response"]["completed_at"] > last["response"]["created_at"]

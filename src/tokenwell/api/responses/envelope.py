@@ -21,18 +21,21 @@ class Envelope:
 
     def __init__(self, wanted: CreateRequest, name: str, model: ChatModel, stores: bool) -> None:
         self._created = int(time.time())
+        self._completed: int | None = None  # what is stored and what is sent must tell the same
         self._fields = _echo(wanted, name, model, stores)
 
     def around(self, answer: Answer, usage: Usage) -> Json:
         """The response object as it stands; usage is told once the answer has ended."""
         ended = answer.ended
+        if answer.status == "completed" and self._completed is None:
+            self._completed = int(time.time())
         reason = {"reason": "max_output_tokens"} if answer.status == "incomplete" else None
         return {
             "id": response_id(answer.stem),
             "object": "response",
             "created_at": self._created,
             "status": answer.status,
-            "completed_at": int(time.time()) if answer.status == "completed" else None,
+            "completed_at": self._completed,
             "error": answer.error,
             "incomplete_details": reason,
             "output": answer.output(),
