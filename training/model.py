@@ -142,7 +142,7 @@ class Layer(nn.Module):
         super().__init__()
         dim = shape.hidden
         added = (2 * len(shape.layers)) ** -0.5  # blocks start by adding little each
-        self.shape, self.kind = shape, shape.layers[layer]
+        self.kind = shape.layers[layer]
         self.self_attn, self.mlp = Attention(shape, layer), Mlp(shape)
         self.input_layernorm, self.post_attention_layernorm = Norm(dim), Norm(dim, added)
         self.pre_feedforward_layernorm, self.post_feedforward_layernorm = Norm(dim), Norm(dim, added)
