@@ -1,6 +1,6 @@
 """Actions of actions.toml: what is done with a fact once it is known (note it, remind, send it, switch something on)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from training.tools import Tool
 
 KEEP = ("task", "day", "field")
 _STATES = ("ok", "done", "appended", "written", "set", "sent", "created", "saved", "success", "queued", "scheduled", "added")
+PAIRED = 0.4  # the share of clauses about a fact that name what it consists of, where that is known
 OPEN = ("it", "again", "field", "lacking")  # forms of clauses that do not say the text
 
 
@@ -47,7 +48,7 @@ def act(scene: Scene, count: int = 1, form: str | None = None, known: Slots | No
     """Draw so many different actions.
 
     form: "it" or "field" (the text is a fact), "again" (it is that of the call before), "does" (the request says everything);
-    drawn when it is None. known: slots of the clause that are known.
+    drawn when it is None. known: slots of the clause that are known; with a `pair`, "it" may be said by what it consists of.
     """
     random, page = scene.random, scene.words.pages["actions"]
     found: list[Action] = []
@@ -149,7 +150,7 @@ def take(scene: Scene, entry: Mapping[str, Any], form: str, known: Slots | None 
             own[slot] = Value(given, given, "enum")
         elif slot != entry.get("text"):
             scene.draw(slot, leaf.kind, lists, KEEP)
-    clause = scene.fill(pick(scene.random, entry[form]), lists, KEEP)
+    clause = scene.fill(pick(scene.random, _frames(scene, entry[form], own)), lists, KEEP)
     frame = pick(scene.random, entry["done"])
     done = scene.fill(frame, lists, KEEP)
     scene.slots = outer
@@ -158,3 +159,19 @@ def take(scene: Scene, entry: Mapping[str, Any], form: str, known: Slots | None 
     values = {slot: own[slot] for slot in leaves if slot in own}
     lacks = entry["lacks"] if form == "lacking" else ""
     return Action(clause, tool, values, done, entry.get("text", ""), form in OPEN, not frame.startswith("{"), lacks)
+
+
+def pair(scene: Scene, subject: str) -> Slots:
+    """What a fact about a subject of the page's labels consists of, as slots that are known: "the place and the forecast"."""
+    page = scene.words.pages["actions"]
+    first, second = (pick(scene.random, each) for each in page["labels"][subject])
+    text = pick(scene.random, page["pairs"]).replace("{a}", first).replace("{b}", second)
+    return {"pair": Value(text, text, "pair")}
+
+
+def _frames(scene: Scene, frames: Sequence[str], known: Slots) -> list[str]:
+    """Those that can be filled; PAIRED of the time those that name a known pair."""
+    pairs = [frame for frame in frames if "{pair}" in frame]
+    if pairs and "pair" in known and scene.random.random() < PAIRED:
+        return pairs
+    return [frame for frame in frames if frame not in pairs]

@@ -46,6 +46,10 @@ class Fact:
             frame, {"subject": fill(scene, self.probe, self.probe["subject"]), "fact": fill(scene, self.probe, self.case["fact"])}
         )
 
+    def pair(self, scene: Scene) -> Slots:
+        """What a note of it consists of, for the clauses of actions."""
+        return actions.pair(scene, self.probe["subject"].strip("{}"))
+
     def condition(self, scene: Scene) -> str:
         key = "if" if "if" in self.case else ("above" if self.above else "below")
         return said(scene, self.probe, self.case[key])
@@ -138,9 +142,10 @@ def decide(scene: Scene) -> Fact:
     """The turns of a condition, from the request to the answer."""
     random, page = scene.random, scene.words.pages["conditions"]
     fact = probe(scene)
-    todo = actions.act(scene, pick(random, (1, 1, 1, 2, 2)))
+    pair = fact.pair(scene)
+    todo = actions.act(scene, pick(random, (1, 1, 1, 2, 2)), known=pair)
     other = actions.of_world(scene) if random.random() < 0.15 else None
-    instead = actions.act(scene, 1) if other is None and random.random() < 0.2 else []
+    instead = actions.act(scene, 1, known=pair) if other is None and random.random() < 0.2 else []
     if other is not None:
         todo = [other]
     elif random.random() < 0.08:

@@ -1,8 +1,8 @@
-"""Train, in calls of some minutes each: `python -m training.train --folder STATE --seconds 240 --decay 60 --out RESULTS`.
+"""Train, in calls of some minutes each: `python -m training.train --folder STATE --seconds 540 --rate 1 0.5 --out RESULTS`.
 
 A call goes on from STATE if there is one, else from the bfloat16 weights at --weights, else from nothing. The rate is warmed
-up, kept, and brought down to nothing in the last --decay seconds. RESULTS gets the weights in bfloat16, the loss as JSON
-lines and what the model gets wrong.
+up and falls evenly over the call, between the two factors of --rate; the last call brings it down to nothing. RESULTS gets the
+weights in bfloat16, the loss as JSON lines and what the model gets wrong.
 
 On several cards: `python -m torch.distributed.run --standalone --nproc-per-node gpu -m training.train ...`; a step has the rows
 of all.
@@ -150,21 +150,25 @@ class Trainer:
         for tensor in self.model.parameters():
             tensor.grad = None
 
-    def train(self, feed: Feed, until_s: float, decay_s: float) -> None:
-        """Train until about `until_s` seconds after the program's start. All ranks stop at the same step."""
+    def train(self, feed: Feed, until_s: float, rates: tuple[float, float]) -> None:
+        """Train until about `until_s` seconds after the program's start, from the first rate to the last.
+
+        All ranks stop at the same step.
+        """
         plan, ranks = self.plan, self.ranks
         self.check(feed.next()[0])
         self._say(f"ready to train after {time.monotonic() - STARTED:.0f} s")
         self._sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         begun, stored = time.monotonic(), time.monotonic()
         first, told, told_s, pace_s = self.progress.step, self.progress.step, ranks.total(self._clock())[0], 0.0
+        (high, low), begun_s = rates, told_s
         while (now_s := told_s + pace_s * (self.progress.step - told)) < until_s:  # the same on all ranks
             batch, count, _ = feed.next()
             loss, likeliest = self.loss(batch)
             loss.backward()
             ranks.average(tensor.grad for tensor in self.optimiser.parameters)
             warm = min(1.0, (self.progress.step - first + 1) / plan.warm_up)
-            factor = warm * min(1.0, (until_s - now_s) / decay_s if decay_s else 1.0)
+            factor = warm * (low + (high - low) * (until_s - now_s) / (until_s - begun_s))
             self.optimiser.step(factor)
             known = batch[3] >= 0
             self._sums[:3] += torch.stack((loss.detach(), ((likeliest == batch[3]) & known).sum(), known.sum()))
@@ -276,7 +280,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the results go")
     parser.add_argument("--weights", type=Path, help="bfloat16 weights to go on from when there is no state")
     parser.add_argument("--seconds", type=float, required=True, help="training ends so long after the program's start")
-    parser.add_argument("--decay", type=float, default=0.0, help="in how many of these the rate falls to nothing")
+    parser.add_argument("--rate", type=float, nargs=2, default=(1.0, 0.0), metavar=("FIRST", "LAST"), help="factors of the rate")
     parser.add_argument("--config", type=Path, default=CONFIG)
     given = parser.parse_args()
     plan, shape = Plan.load(given.config), Shape.load(given.config)
@@ -291,7 +295,7 @@ def main() -> None:
             (given.folder / "run.json").write_text(json.dumps({"run": run}))
         feed.start(ranks.device)
         with suppress(KeyboardInterrupt):  # Ctrl-C ends training early; nothing is lost
-            trainer.train(feed, given.seconds, given.decay)
+            trainer.train(feed, given.seconds, tuple(given.rate))
     ranks.leave()
     if ranks.first:
         given.out.mkdir(parents=True, exist_ok=True)

@@ -149,7 +149,7 @@ def _then_if(scene: Scene) -> str:
     fact = conditions.probe(scene)
     conditions.ask(scene, conditions.said(scene, fact.probe, fact.probe["questions"]))
     _state(scene, fact)
-    todo = actions.act(scene, pick(random, (1, 1, 2)))
+    todo = actions.act(scene, pick(random, (1, 1, 2)), known=fact.pair(scene))
     clause = todo[0].clause
     if len(todo) == 2:
         clause = joined(pick(random, page["both"]), {"first": clause, "second": todo[1].clause})

@@ -46,7 +46,7 @@ def trainer(folder: Path, weights: Path | None = None) -> Trainer:
 
 
 def run(made: Trainer, feed: Any, seconds: float = 0.5) -> None:
-    made.train(feed, time.monotonic() - train.STARTED + seconds, seconds / 2)
+    made.train(feed, time.monotonic() - train.STARTED + seconds, (0.8, 0.2))
 
 
 def test_it_learns_stores_and_goes_on(tmp_path: Path) -> None:
@@ -57,6 +57,8 @@ def test_it_learns_stores_and_goes_on(tmp_path: Path) -> None:
     assert step > 2
     lines = [json.loads(line) for line in (tmp_path / "out/loss.jsonl").read_text().splitlines()]
     assert lines[0]["step"] == 1 and lines[0]["loss"] > 5
+    factors = [line["rate_factor"] for line in lines[1:]]  # the first step warms up
+    assert factors == sorted(factors, reverse=True) and all(0.2 <= factor <= 0.8 for factor in factors)
 
     again = trainer(tmp_path / "state")
     assert again.progress.step == step
