@@ -19,7 +19,7 @@ from training.spacing import spaced
 from training.world import LANGUAGES, Words, World
 
 Maker = Callable[[Random, Words], Dialogue]
-ENGLISH = 0.52
+ENGLISH = 0.47
 SPACED = 0.35  # the share of Chinese dialogues that have blanks between Chinese and Latin
 
 _MADE = {"single": single, "parallel": parallel} | {

@@ -26,7 +26,7 @@ _VAGUE = re.compile(
     r"\b(?:another|other|some|somebody|someone|something|somewhere|that|it|they|them|she|he)\b|某|另|别的|别人|有人|谁"
 )
 _COMMAS = frozenset(",;/，、；")
-NATURAL = 0.5  # the share of dialogues in which no tool that is asked for is invented or in disguise
+NATURAL = 0.6  # the share of dialogues in which no tool that is asked for is invented or in disguise
 LOOSENED = 0.15  # the share of natural tools that do not require one of their required parameters
 ERRORS = 0.06  # the share of calls that fail
 
