@@ -12,6 +12,9 @@ from training.spelling import name_words, restyle
 from training.world import Frame, Parameter, ToolWords, Words
 
 _UNIT = re.compile("（.*）$|，.*$")  # as in 金额（元）
+_TOLD = re.compile(
+    "^(?:请填写|请写明|指定|要使用的|该记录的|用户所说的)|的值$|，原样填写$"
+)  # around a parameter's name in a description
 _ASKING = re.compile("[哪谁几]|什么|多少|多久|是否|要不要|还是|能否")  # a description that is a question is no name
 _FIRST = ("the", "my", "new", "main", "full", "wanted", "given", "this", "user", "one")
 
@@ -67,11 +70,14 @@ def _value(value: str, style: str) -> str:
 
 
 def generic(random: Random, words: Words, leaf: Parameter, spelled: str, alone: bool) -> Frame | None:
-    """A clause that any optional parameter may have: its own words, or the value alone where only it can be meant: no number."""
+    """A clause that any optional parameter may have: its own words, or the value alone where only it can be meant.
+
+    alone: nothing else that the tool takes looks like it; numbers and names never tell what they are.
+    """
     invented = words.frames.get("invented")
     if invented is None:
         return None
-    if alone and alike(words, leaf.kind) != "number" and random.random() < 0.35 and "alone" in invented:
+    if alone and alike(words, leaf.kind) not in ("number", "name") and random.random() < 0.35 and "alone" in invented:
         text = pick(random, invented["alone"])
     else:
         name = called(words.language, leaf, spelled)
@@ -90,5 +96,5 @@ def called(language: str, leaf: Parameter, spelled: str) -> str:
     if language != "zh":
         name = " ".join(name_words(spelled)).removeprefix("the ")
         return "" if name in _TIES else name
-    name = _UNIT.sub("", leaf.descriptions[0])
+    name = _TOLD.sub("", _UNIT.sub("", leaf.descriptions[0]))
     return name if 1 < len(name) < 7 and not _ASKING.search(name) else ""

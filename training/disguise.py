@@ -33,6 +33,7 @@ _PLAIN = frozenset((
 # fmt: on
 
 
+_JOINT = 4  # characters between two values that may be all that tells them apart
 _GRAMMAR = frozenset("的了是在有多少还个一么吗什几把给我你要到于和与就不请帮下看查里上中某吧都也能可为从用让去来做这那")
 
 
@@ -98,7 +99,14 @@ def _chinese(random: Random, words: Words, tool: ToolWords) -> ToolWords:
             text = text.replace(old, new)
         return text
 
-    requests = tuple(request for request in tool.requests if any(old in literal for literal in request[::2] for old in chosen))
+    requests = tuple(
+        request
+        for request in tool.requests
+        if any(old in literal for literal in request[::2] for old in chosen)
+        and not any(old in joint and len(joint) <= _JOINT for joint in request[2:-1:2] for old in chosen)
+    )
+    if not requests:
+        return tool
     descriptions = tuple(text for text in tool.descriptions if any(old in text for old in chosen))
     # The identifier would still tell what the Chinese words no longer say.
     names = (pseudo.name(random),)
@@ -148,6 +156,7 @@ def vocabulary(words: Words) -> tuple[str, ...]:
     told |= {stem for tool in words.tools for request in tool.requests for stem in _stems(request[::2])}
     told = {word for word in told - _PLAIN if len(word) > 3} if words.language == "en" else set()
     told |= set(words.frames["invented"]["vocabulary"].split())
+    told -= {text for tool in words.tools for leaf in tool.leaves() for text in leaf.descriptions}  # it would name another value
     found = tuple(sorted(word for word in told if word[-1] != "s"))
     _vocabularies.append((words, found))
     return found

@@ -9,6 +9,7 @@ from training.leaves import strings
 
 _HAN = "\u4e00-\u9fff"
 _BORDER = re.compile(rf"(?<=[{_HAN}])(?=[A-Za-z0-9~/#+])|(?<=[A-Za-z0-9/%])(?=[{_HAN}])")
+_MARK = re.compile(r"^(?:[-*]|\d+\.)? ?(?:\[[ x]\] )?")  # of an entry of a list
 
 
 def spaced(dialogue: Dialogue) -> Dialogue:
@@ -31,7 +32,11 @@ def spaced(dialogue: Dialogue) -> Dialogue:
 
 
 def _values(dialogue: Dialogue) -> Iterator[str]:
-    """Every text in the arguments of the calls."""
+    """Every text in the arguments of the calls; of a whole file, its lines without their marks and what stands behind a colon."""
     for message in dialogue.messages:
         for call in message.get("tool_calls", ()):
-            yield from strings(call["function"]["arguments"])
+            for text in strings(call["function"]["arguments"]):
+                yield text
+                for line in text.split("\n") if "\n" in text else ():
+                    yield _MARK.sub("", line)
+                    yield line.partition(": ")[2]

@@ -231,7 +231,7 @@ def _pieces(random: Random, words: Words, tool: Tool, frame: Frame, values: Mapp
         free = all(not leaf.required and (leaf.clauses or leaf.yes) for leaf in (leaves[order[place]], leaves[order[place + 1]]))
         if free and frame[2 * place + 2] == "" and random.random() < 0.4:
             order[place], order[place + 1] = order[place + 1], order[place]
-    alone = [kinds.alike(words, leaf.kind) for leaf in leaves.values() if leaf.clauses]
+    alone = [kinds.alike(words, leaf.kind) for leaf in leaves.values()]
     pieces: list[str | Value] = [frame[0]]
     for slot, literal in zip(order, frame[2::2], strict=True):
         leaf = leaves[slot]
