@@ -12,9 +12,7 @@ from training.spelling import name_words, restyle
 from training.world import Frame, Parameter, ToolWords, Words
 
 _UNIT = re.compile("（.*）$|，.*$")  # as in 金额（元）
-_TOLD = re.compile(
-    "^(?:请填写|请写明|指定|要使用的|该记录的|用户所说的)|的值$|，原样填写$"
-)  # around a parameter's name in a description
+_TOLD = re.compile("^(?:请填写|指定|要使用的|该记录的|用户所说的)|的值$|，原样填写$")  # in a description, around a name
 _ASKING = re.compile("[哪谁几]|什么|多少|多久|是否|要不要|还是|能否")  # a description that is a question is no name
 _FIRST = ("the", "my", "new", "main", "full", "wanted", "given", "this", "user", "one")
 
