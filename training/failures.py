@@ -23,7 +23,7 @@ def failure(random: Random, words: Words, world: object = None) -> Dialogue:
     tool = scene.declare(draw_tools(random, words, 1)[0])
     request = tools.ask(random, words, tool)
     changeable = [leaf for leaf in tool.words.leaves() if _can_change(leaf, request)]
-    way = pick(random, ("busy", "meant", "meant", "hard", "again", "instead", "fallback", "report"))
+    way = pick(random, ("busy", "meant", "hard", "again", "instead", "fallback", "report"))
     if way in ("meant", "instead", "fallback"):
         # "Take X instead" says one thing only where one value can change.
         if not changeable or request.open or (way != "meant" and len(changeable) > 1):

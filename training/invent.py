@@ -320,7 +320,8 @@ def _request(random: Random, words: Words, recipe: Recipe, parameters: list[tupl
         sentences = mode > 0.78
         for parameter, text in said:
             bare = invented["bare"].get(parameter.kind)
-            if bare and random.random() < 0.6 and _alone(words, parameter, parameters):
+            plain = parameter.kind not in _ROLES or name_words(parameter.names[0])[-1] in _PLAIN  # "on Monday" is not "until"
+            if bare and plain and random.random() < 0.6 and _alone(words, parameter, parameters):
                 clause = str(pick(random, bare))
                 inline += ("，" if inline and clause[0] == "{" else "") + _clause(clause, parameter, text)
             elif sentences:
@@ -334,6 +335,25 @@ def _request(random: Random, words: Words, recipe: Recipe, parameters: list[tupl
         if after[0] == "\n":
             end = ":" if words.language == "en" else "："
     return f"{_capital(head)}{inline}{flags}{end}{after}"
+
+
+_ROLES = ("date", "time", "person", "email")
+_PLAIN = (
+    "date",
+    "day",
+    "time",
+    "at",
+    "when",
+    "recipient",
+    "customer",
+    "owner",
+    "person",
+    "name",
+    "email",
+    "address",
+    "to",
+    "user",
+)
 
 
 def _alone(words: Words, one: Parameter, parameters: list[tuple[Parameter, str]]) -> bool:

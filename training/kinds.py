@@ -130,7 +130,7 @@ def draw(random: Random, words: Words, kind: str, parameter: Parameter | None = 
     if entities is not None:
         text = pick(random, entities)
         chance = 1.0 if known else random.random()
-        if chance < INVENTED:
+        if chance < INVENTED and not listed(text):
             text = pseudo.reword(random, text)
         elif (
             chance < INVENTED + SHAPED + STRETCHED
@@ -187,7 +187,7 @@ def join(random: Random, language: str, said: list[str]) -> str:
 
 def listed(said: str) -> bool:
     """Whether a value itself reads like a list, so that a list of it would have two readings."""
-    return any(joint in said for joint in (" and ", " & ", ",", "和", "、", "以及", "，", "与", "及", "跟", "同"))
+    return any(joint in said for joint in (" and ", " & ", " + ", ",", "和", "、", "以及", "，", "与", "及", "跟", "同"))
 
 
 def _list(random: Random, words: Words, kind: str) -> Value:

@@ -90,11 +90,16 @@ def cuts(language: str, told: ToolWords) -> tuple[tuple[Frame, str], ...]:
                 if kinds[frame[place]] in _NUMBERS and len(after) > 1:
                     after = _COUNTED.sub("", after)  # the word that it counts goes with it
                 if frame[place] in required and tie and (not after or after[0] in ".?!, "):
-                    literal = frame[place - 1][: tie.start()] + after
+                    literal = frame[place - 1][: tie.start()].rstrip(", ") + after
+                    if _STUMP.search(frame[place - 1][: tie.start()]) or _MEANT.search(after):
+                        continue  # "the moment it sits", "Is there space? Then take it"
                     found.append(((*frame[: place - 1], literal, *frame[place + 2 :]), frame[place]))
     return tuple(found)
 
 
+_ASKS = re.compile("几|多少|吗|怎么|什么|how m")
+_STUMP = re.compile(r"\b(?:sits|lives|lies|sleep|stands|up|is|was|stop|and|or|between|than|not)$")
+_MEANT = re.compile(r"\b(?:it|them|one|there|or|and)\b")
 _COUNTED = re.compile(r"^ [a-z]+(?=$|[ .,?!])")
 
 
@@ -115,6 +120,7 @@ def vague(random: Random, words: Words, told: ToolWords) -> tuple[tuple[Frame, s
                     else after[:1].isalpha() and after[0] != "的"
                 )
                 counts = counts and not frame[place - 1].endswith("第") and told.recipe is None
+                counts = counts and not any(_ASKS.search(literal) for literal in frame[::2])  # "how many" would be asked twice
                 kind = kind if counts else ""
             if kind in spoken and frame.count(frame[place]) == 1:
                 literal = frame[place - 1] + pick(random, spoken[kind]) + after

@@ -202,7 +202,9 @@ def together(random: Random, words: Words, wanted: list[Tool]) -> tuple[str, lis
     texts = [request.text.rstrip(END) for _, request in asked]
     lowered = [_lowered(words, tool, text) for (tool, _), text in zip(asked, texts, strict=True)]
     shape = random.random()
-    if any(request.open for _, request in asked[:-1]) or shape < 0.3:
+    # A name behind a comma would be one more of those before it.
+    named = any(request.text.startswith(value.said) for _, request in asked[1:] for value in request.values.values())
+    if named or any(request.open for _, request in asked[:-1]) or shape < 0.3:
         start, joint, end = pick(random, frames["lists"])
     else:
         start, joint, end = pick(random, frames["joints"])
@@ -226,6 +228,7 @@ def _repeated(random: Random, words: Words, wanted: list[Tool]) -> tuple[str, li
     tool = wanted[0]
     slots = [leaf for leaf in tool.words.leaves() if leaf.required and leaf.kind not in ("flag", "enum") and ":" not in leaf.kind]
     slots = [leaf for leaf in slots if leaf.kind not in words.texts and leaf.kind not in ("object", "code", "moment", "duration")]
+    slots = [leaf for leaf in slots if kinds.alike(words, leaf.kind) not in ("number", "day")]  # "for 11 and 12 years" is a range
     if not slots:
         return None
     slot = pick(random, slots)

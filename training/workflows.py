@@ -18,6 +18,7 @@ from training.world import Words
 
 # How a turn may begin that nothing went before.
 _FIRST = ("{Do}", "{do}", "Please", "Could", "Can", "请", "帮", "能", "可", "麻烦")
+_STATES = ("ok", "status", "state", "result", "success", "done")  # fields that nobody wants noted
 
 
 def workflow(random: Random, words: Words, world: object = None) -> Dialogue:
@@ -50,10 +51,11 @@ def workflow(random: Random, words: Words, world: object = None) -> Dialogue:
         scene.call(*(action.call() for action in todo))
         scene.result(*(actions.returned(scene, action) for action in todo))
         scene.say(actions.finished(scene, todo))
+        fact = None  # another result came in since
         told = [action.values[action.text].said for action in todo if action.text]
+        if form == "does":
+            text = said = ""  # something else was spoken of since: "it" would have two meanings
         said = told[-1] if told else said
-        if form == "does" and told:
-            text = ""  # another text was given since: "it" would have two meanings
     if random.random() < 0.25:
         talk.chat(scene, pick(random, ("thanks", "farewell")))
     return scene.dialogue(scene.beside(conditions.others(words)))
@@ -158,7 +160,7 @@ def _then_if(scene: Scene) -> str:
     return fact.note(scene)
 
 
-def _served(scene: Scene) -> tuple[str, tuple[str, str]]:
+def _served(scene: Scene) -> tuple[str, tuple[str, str] | None]:
     """A task for a tool of the world that returns something, served."""
     random, words = scene.random, scene.words
     for _ in range(20):
@@ -174,7 +176,10 @@ def _served(scene: Scene) -> tuple[str, tuple[str, str]]:
     scene.result(content)
     answer = tools.answer(random, words, tool, request, fields)
     scene.say(answer)
-    field = pick(random, list(fields))
+    telling = [name for name, value in fields.items() if not isinstance(value.given, bool) and name not in _STATES]
+    if not telling:
+        return bare(answer), None
+    field = pick(random, telling)
     return bare(answer), (" ".join(name_words(field)), fields[field].said)
 
 
