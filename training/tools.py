@@ -45,12 +45,16 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user says, and the call that it asks for. open: it ends in free text without quotes, so nothing may follow."""
+    """What the user says, and the call that it asks for.
+
+    open: it ends in free text without quotes, so nothing may follow. takes: what the values of its tool look like, said or not.
+    """
 
     text: str
     values: Mapping[str, Value]
     arguments: dict[str, Any]
     open: bool = False
+    takes: frozenset[str] = frozenset()
 
 
 # ------------------------------------------------------------------------------------------------ declarations
@@ -181,7 +185,8 @@ def ask(
     for slot, value in values.items():
         if value.kind == "moment" and value.said not in text and " at " in value.given:
             values[slot] = replace(value, said=value.given)
-    return Request(text, values, tool.arguments(values), is_open)
+    takes = frozenset(kinds.alike(words, leaf.kind) for leaf in leaves.values())
+    return Request(text, values, tool.arguments(values), is_open, takes)
 
 
 def wrapped(random: Random, words: Words, frame: Frame) -> Frame:
@@ -263,7 +268,7 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
         text += stop
     if chance > 0.78 and words.asides:
         # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
-        aside = kinds.compose(random, words, pick(random, pick(random, words.asides)))
+        aside = kinds.compose(random, words, _aside(random, words, frozenset() if isinstance(request, str) else request.takes))
         aside = sentence(words.language, aside[:1].upper() + aside[1:])
         first = chance > 0.83 or (not isinstance(request, str) and request.open)
         text = aside + blank + text if first else sentence(words.language, text) + blank + aside
@@ -273,6 +278,16 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
         opener = pick(random, words.frames["openers"])
         text = opener + blank + (uncapital(words, text) if opener[-1] in ",:" and words.language == "en" and not named else text)
     return text
+
+
+def _aside(random: Random, words: Words, takes: frozenset[str]) -> Frame:
+    """What is told beside a request: every second time something with a value that its tool could be thought to want."""
+    frames = pick(random, words.asides)
+    for _ in range(6 if random.random() < 0.5 else 0):
+        frame = pick(random, frames)
+        if any(kinds.alike(words, kind) in takes for kind in frame[1::2]):
+            return frame
+    return pick(random, frames)
 
 
 # ------------------------------------------------------------------------------------------------ results and answers

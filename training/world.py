@@ -137,13 +137,13 @@ def _words(language: str, folder: Path) -> Words:
             pages[path.stem] = tomllib.loads(path.read_text("utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: {error}") from None
+    names: dict[str, tuple[str, ...]] = {}
+    for stem in [stem for stem in pages if stem.startswith("names")]:
+        for kind, values in pages.pop(stem).items():
+            names[kind] = (*names.get(kind, ()), *values)  # several files may have entities of one kind
     return Words(
         language=language,
-        names={
-            kind: tuple(values)
-            for stem in [stem for stem in pages if stem.startswith("names")]
-            for kind, values in pages.pop(stem).items()
-        },
+        names=names,
         texts={kind: frames(values) for kind, values in pages.pop("texts", {}).items()},
         frames=pages.pop("frames", {}),
         tools=tuple(
