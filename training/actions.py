@@ -1,5 +1,6 @@
 """Actions of actions.toml: what is done with a fact once it is known (note it, remind, send it, switch something on)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from training.tools import Tool
 
 KEEP = ("task", "day", "field")
 _STATES = ("ok", "done", "appended", "written", "set", "sent", "created", "saved", "success", "queued", "scheduled", "added")
+_QUESTION = re.compile("[?？]$|[吗呢几哪]|多少|什么|怎么|要不要|有没有")
 PAIRED = 0.4  # the share of clauses about a fact that name what it consists of, where that is known
 OPEN = ("it", "again", "field", "lacking")  # forms of clauses that do not say the text
 
@@ -56,7 +58,9 @@ def act(scene: Scene, count: int = 1, form: str | None = None, known: Slots | No
         if len(found) == count:
             break
         entry = weighed(random, page["action"])
-        drawn = form or pick(random, ("does", "it", "it", "tasks"))
+        # Behind a text that the request gives, "it" would be that one.
+        told = bool(found) and not found[-1].open
+        drawn = form or pick(random, ("does", "tasks") if told else ("does", "it", "it", "tasks"))
         if drawn == "does" and form and "tasks" in entry and random.random() < 0.35:
             drawn = "tasks"
         if drawn not in entry:
@@ -86,12 +90,14 @@ def of_world(scene: Scene) -> Action | None:
         return None
     for _ in range(10):
         told = draw_tools(random, words, 1)[0]
+        if told.results and all(set(text[1::2]) & told.results.keys() for text in told.answers):
+            continue  # a question, whose answer nobody would be told
         if any(subjects(told) & subjects(tool.words) for tool in scene.tools):
             continue
         tool = scene.declare(told)
         # It stands behind "do this": an order, and one that shows its end.
         asked = (tools.ask(random, words, tool) for _ in range(6))
-        request = next((one for one in asked if not one.open and one.text[-1:] not in "?？"), None)
+        request = next((one for one in asked if not one.open and not _QUESTION.search(one.text)), None)
         if request is None:
             continue
         done = tools.answer(random, words, tool, request, {})

@@ -67,21 +67,25 @@ def _value(value: str, style: str) -> str:
     return " ".join(words) if style == "plain" else restyle(value, style)
 
 
+_UNTOLD = ("number", "name", "email", "phone", "id", "url")  # values that never tell what they are
+
+
 def generic(random: Random, words: Words, leaf: Parameter, spelled: str, alone: bool) -> Frame | None:
     """A clause that any optional parameter may have: its own words, or the value alone where only it can be meant.
 
-    alone: nothing else that the tool takes looks like it; numbers and names never tell what they are.
+    alone: nothing else that the tool takes looks like it; _UNTOLD ones never do.
     """
     invented = words.frames.get("invented")
     if invented is None:
         return None
-    if alone and alike(words, leaf.kind) not in ("number", "name") and random.random() < 0.35 and "alone" in invented:
+    if alone and alike(words, leaf.kind) not in _UNTOLD and random.random() < 0.35 and "alone" in invented:
         text = pick(random, invented["alone"])
     else:
         name = called(words.language, leaf, spelled)
         if not name:
             return None
-        text = pick(random, invented["next"]).replace("{p}", name)
+        fitting = [one for one in invented["next"] if not one.startswith((" and", ";"))]  # those would begin another request
+        text = pick(random, fitting or invented["next"]).replace("{p}", name)
     before, _, after = text.partition("{}")
     return (before, "", after)
 

@@ -173,6 +173,11 @@ def _stem(word: str) -> str:
     return word[:-1] if len(word) > 4 and word.endswith("s") and not word.endswith("ss") else word
 
 
+def telling(texts: Iterable[str]) -> set[str]:
+    """The stems of the English words in some texts that mean something for a tool."""
+    return _stems(texts) - _PLAIN
+
+
 def _stems(texts: Iterable[str]) -> set[str]:
     return {_stem(piece) for text in texts for piece in _cut(text)[1::2]}
 

@@ -14,7 +14,7 @@ from training.world import Words
 SHARE = 0.2  # the chance of each place
 # What may not be torn from the value before it: particles, measure words, parts of places and dates.
 _TIED = frozenset(
-    "的地得里上中下内外前后底之间处边旁个元块号路次张份件位人度岁年月日天点分秒克升吨米厘公毫台本条包字页楼层站店家仓片吗呢吧啊了是"
+    "全各每众所的地得里上中下内外前后底之间处边旁个元块号路次张份件位人度岁年月日天点分秒克升吨米厘公毫台本条包字页楼层站店家仓片吗呢吧啊了是"
     "和与跟同以为作当一那这期专第教记、，。？！：；”」』》）"
 )
 _ASKS = re.compile("[吗呢？?谁哪何几啥]|什么|多少|怎么|有没有|是不是|多久|多大|多远")

@@ -6,10 +6,11 @@ from random import Random
 from training import invent, talk, tools
 from training.conditions import others
 from training.dialogue import Dialogue
-from training.disguise import disguise
+from training.disguise import disguise, telling
 from training.kinds import Value, draw
 from training.pseudo import pick
 from training.scene import Scene, what
+from training.spelling import name_words
 from training.tools import Tool
 from training.world import Frame, ToolWords, Words
 
@@ -83,6 +84,7 @@ def cuts(language: str, told: ToolWords) -> tuple[tuple[Frame, str], ...]:
             found.append((frame, lacking.pop()))
     kinds = {leaf.slot: leaf.kind for leaf in told.leaves()}
     if language == "en":
+        asked = telling([*told.descriptions, *(" ".join(name_words(name)) for name in told.names)])
         for frame in told.requests:
             for place in range(1, len(frame), 2):
                 tie = _TIE.search(frame[place - 1])
@@ -91,14 +93,22 @@ def cuts(language: str, told: ToolWords) -> tuple[tuple[Frame, str], ...]:
                     after = _COUNTED.sub("", after)  # the word that it counts goes with it
                 if frame[place] in required and tie and (not after or after[0] in ".?!, "):
                     literal = frame[place - 1][: tie.start()].rstrip(", ") + after
+                    if not asked & telling([*frame[: place - 1 : 2], literal, *frame[place + 3 :: 2]]):
+                        continue  # nothing is left that says what is wanted
                     if _STUMP.search(frame[place - 1][: tie.start()]) or _MEANT.search(after):
                         continue  # "the moment it sits", "Is there space? Then take it"
                     found.append(((*frame[: place - 1], literal, *frame[place + 2 :]), frame[place]))
     return tuple(found)
 
 
+_BOUND = re.compile(
+    r"\b(?:an?|the|my|our|your|his|her|their|this|that|every|each|another|new|old|number|no|step|level|page) *$", re.IGNORECASE
+)
 _ASKS = re.compile("几|多少|吗|怎么|什么|how m")
-_STUMP = re.compile(r"\b(?:sits|lives|lies|sleep|stands|up|is|was|stop|and|or|between|than|not)$")
+_STUMP = re.compile(
+    r"\b(?:sits|lives|lies|sleep|stands|up|down|away|is|are|was|were|be|been|has|have|goes|go|got|stop|now|then|that|rid"
+    "|instead|because|since|and|or|between|than|not)$"
+)
 _MEANT = re.compile(r"\b(?:it|them|one|there|or|and)\b")
 _COUNTED = re.compile(r"^ [a-z]+(?=$|[ .,?!])")
 
@@ -122,6 +132,8 @@ def vague(random: Random, words: Words, told: ToolWords) -> tuple[tuple[Frame, s
                 counts = counts and not frame[place - 1].endswith("第") and told.recipe is None
                 counts = counts and not any(_ASKS.search(literal) for literal in frame[::2])  # "how many" would be asked twice
                 kind = kind if counts else ""
+            if words.language == "en" and _BOUND.search(frame[place - 1]):
+                continue
             if kind in spoken and frame.count(frame[place]) == 1:
                 literal = frame[place - 1] + pick(random, spoken[kind]) + after
                 found.append(((*frame[: place - 1], literal, *frame[place + 2 :]), frame[place]))

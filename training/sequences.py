@@ -133,9 +133,11 @@ def referred(random: Random, words: Words, world: object = None) -> Dialogue:
     begin = tools.ask(random, words, ask)
     content, fields = tools.result(random, words, ask, begin)
     chosen = dict(links.items() if random.random() < 0.6 else [pick(random, list(links.items()))])
-    refs = {slot: _reference(random, page["refs"], field, fields[field]) for slot, field in chosen.items()}
+    told = {value.kind for value in begin.values.values()}
+    refs = {slot: _reference(random, page["refs"], field, fields[field], told) for slot, field in chosen.items()}
     end = tools.ask(random, words, do, known=refs)
-    if begin.open or not set(chosen) <= set(end.values):
+    touching = any(one.said + other.said in end.text for one in refs.values() for other in refs.values())
+    if begin.open or touching or not set(chosen) <= set(end.values):
         return linked(random, words)
     frame = pick(random, page["then"])
     parts = {
@@ -196,9 +198,13 @@ def _link_pairs(words: Words) -> dict[bool, Linked]:
     return known[1]
 
 
-def _reference(random: Random, refs: Mapping[str, list[str]], field: str, value: Value) -> Value:
-    """How a request speaks of a value that is not known yet; dates and times keep wording from putting it into quotes."""
-    said = pick(random, refs.get(value.kind, refs["other"])) if random.random() < 0.7 else pick(random, refs["other"])
+def _reference(random: Random, refs: Mapping[str, list[str]], field: str, value: Value, told: set[str]) -> Value:
+    """How a request speaks of a value that is not known yet; dates and times keep wording from putting it into quotes.
+
+    told: kinds of which a value was said already, so that "that place" would be that one.
+    """
+    plain = value.kind in told or random.random() > 0.7
+    said = pick(random, refs["other"] if plain else refs.get(value.kind, refs["other"]))
     return Value(said.replace("{field}", " ".join(name_words(field))), value.given, "date")
 
 

@@ -47,7 +47,7 @@ class Tool:
 class Request:
     """What the user says, and the call that it asks for.
 
-    open: it ends in free text without quotes, so nothing may follow. takes: what the values of its tool look like, said or not.
+    open: it ends in free text without quotes, so nothing may follow. takes: what the values that it says look like.
     """
 
     text: str
@@ -185,7 +185,7 @@ def ask(
     for slot, value in values.items():
         if value.kind == "moment" and value.said not in text and " at " in value.given:
             values[slot] = replace(value, said=value.given)
-    takes = frozenset(kinds.alike(words, leaf.kind) for leaf in leaves.values())
+    takes = frozenset(kinds.alike(words, leaves[slot].kind) for slot in values)
     return Request(text, values, tool.arguments(values), is_open, takes)
 
 
@@ -197,7 +197,9 @@ def wrapped(random: Random, words: Words, frame: Frame) -> Frame:
     before, after = pick(random, wrap["around"]).split("{}")
     if words.language == "zh":
         orders = frame[0].startswith(tuple(wrap["verbs"])) and not frame[0].startswith(tuple(wrap["never"]))
-        orders = orders and not frame[-1].endswith(("吧", "了", "吗", "没", "呢"))
+        orders = (
+            orders and not frame[-1].endswith(("吧", "吗", "没", "呢")) and not any("了" in literal for literal in frame[2::2])
+        )
         whole = orders and not any(mark in literal for literal in frame[::2] for mark in "。？！；：:\n")
         return (before + frame[0], *frame[1:-1], frame[-1] + after) if whole else frame
     orders = frame[0].partition(" ")[0] in wrap["verbs"] and not frame[-1].strip(" .")
@@ -281,7 +283,7 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
 
 
 def _aside(random: Random, words: Words, takes: frozenset[str]) -> Frame:
-    """What is told beside a request: every second time something with a value that its tool could be thought to want."""
+    """What is told beside a request: every second time something with a value that could be taken for one of its own."""
     frames = pick(random, words.asides)
     for _ in range(6 if random.random() < 0.5 else 0):
         frame = pick(random, frames)
