@@ -45,7 +45,7 @@ def disguise(random: Random, words: Words, tool: ToolWords) -> ToolWords:
 
 
 def _english(random: Random, words: Words, tool: ToolWords) -> ToolWords:
-    asked = _stems(literal for request in tool.requests for literal in request[::2]) - _PLAIN
+    asked = telling(literal for request in tool.requests for literal in request[::2])
     # Where the overlap is: in the description only, in the name only, or in both.
     where = random.random()
     name = pick(random, tool.names)

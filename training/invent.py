@@ -338,22 +338,8 @@ def _request(random: Random, words: Words, recipe: Recipe, parameters: list[tupl
 
 
 _ROLES = ("date", "time", "person", "email")
-_PLAIN = (
-    "date",
-    "day",
-    "time",
-    "at",
-    "when",
-    "recipient",
-    "customer",
-    "owner",
-    "person",
-    "name",
-    "email",
-    "address",
-    "to",
-    "user",
-)
+# Names of parameters that a value may stand for with no more than "on", "at", "for" or "to" before it.
+_PLAIN = frozenset("date day time at when recipient customer owner person name email address to user".split())  # noqa: SIM905
 
 
 def _alone(words: Words, one: Parameter, parameters: list[tuple[Parameter, str]]) -> bool:

@@ -92,10 +92,11 @@ def cuts(language: str, told: ToolWords) -> tuple[tuple[Frame, str], ...]:
                 if kinds[frame[place]] in _NUMBERS and len(after) > 1:
                     after = _COUNTED.sub("", after)  # the word that it counts goes with it
                 if frame[place] in required and tie and (not after or after[0] in ".?!, "):
-                    literal = frame[place - 1][: tie.start()].rstrip(", ") + after
+                    before = frame[place - 1][: tie.start()]
+                    literal = before.rstrip(", ") + after
                     if not asked & telling([*frame[: place - 1 : 2], literal, *frame[place + 3 :: 2]]):
                         continue  # nothing is left that says what is wanted
-                    if _STUMP.search(frame[place - 1][: tie.start()]) or _MEANT.search(after):
+                    if _STUMP.search(before) or _MEANT.search(after):
                         continue  # "the moment it sits", "Is there space? Then take it"
                     found.append(((*frame[: place - 1], literal, *frame[place + 2 :]), frame[place]))
     return tuple(found)

@@ -23,9 +23,9 @@ from training.world import ToolWords, Words
 _ANSWERABLE = ("id", "path", "file", "folder", "url", "email", "phone", "date", "time")
 _BORDERS = frozenset("\"'`“”‘’「」『』")
 _VAGUE = re.compile(
-    r"\b(?:another|other|some|somebody|someone|something|somewhere|that|it|they|them|she|he)\b|某|另|别的|别人|有人|谁"
-    "|[这那][个条台张款件场位家份本间辆只]|这(?!次)|[一有][个条台张位份句件扇间辆只]|几"
-    r"|\b(?:this|these|those|rename|move|replace|swap|change|transfer|turn)\b|改名|移|挪|换|转|改"
+    r"\b(?:another|other|some|somebody|someone|something|somewhere|that|this|these|those|it|they|them|she|he)\b"
+    "|某|另|别的|别人|有人|谁|几|[这那][个条台张款件场位家份本间辆只]|这(?!次)|[一有][个条台张位份句件扇间辆只]"
+    r"|\b(?:rename|move|replace|swap|change|transfer|turn)\b|移|挪|换|转|改"  # what to, has to be said
 )
 _COMMAS = frozenset(",;/，、；")
 NATURAL = 0.6  # the share of dialogues in which no tool that is asked for is invented or in disguise

@@ -45,16 +45,12 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user says, and the call that it asks for.
-
-    open: it ends in free text without quotes, so nothing may follow. takes: what the values that it says look like.
-    """
+    """What the user says, and the call that it asks for. open: it ends in free text without quotes, so nothing may follow."""
 
     text: str
     values: Mapping[str, Value]
     arguments: dict[str, Any]
     open: bool = False
-    takes: frozenset[str] = frozenset()
 
 
 # ------------------------------------------------------------------------------------------------ declarations
@@ -185,8 +181,7 @@ def ask(
     for slot, value in values.items():
         if value.kind == "moment" and value.said not in text and " at " in value.given:
             values[slot] = replace(value, said=value.given)
-    takes = frozenset(kinds.alike(words, leaves[slot].kind) for slot in values)
-    return Request(text, values, tool.arguments(values), is_open, takes)
+    return Request(text, values, tool.arguments(values), is_open)
 
 
 def wrapped(random: Random, words: Words, frame: Frame) -> Frame:
@@ -270,7 +265,7 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
         text += stop
     if chance > 0.78 and words.asides:
         # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
-        aside = kinds.compose(random, words, _aside(random, words, frozenset() if isinstance(request, str) else request.takes))
+        aside = kinds.compose(random, words, _aside(random, words, {} if isinstance(request, str) else request.values))
         aside = sentence(words.language, aside[:1].upper() + aside[1:])
         first = chance > 0.83 or (not isinstance(request, str) and request.open)
         text = aside + blank + text if first else sentence(words.language, text) + blank + aside
@@ -282,12 +277,13 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
     return text
 
 
-def _aside(random: Random, words: Words, takes: frozenset[str]) -> Frame:
+def _aside(random: Random, words: Words, values: Mapping[str, Value]) -> Frame:
     """What is told beside a request: every second time something with a value that could be taken for one of its own."""
+    looks = {kinds.alike(words, value.kind) for value in values.values()}
     frames = pick(random, words.asides)
     for _ in range(6 if random.random() < 0.5 else 0):
         frame = pick(random, frames)
-        if any(kinds.alike(words, kind) in takes for kind in frame[1::2]):
+        if any(kinds.alike(words, kind) in looks for kind in frame[1::2]):
             return frame
     return pick(random, frames)
 
