@@ -167,10 +167,11 @@ def take(scene: Scene, entry: Mapping[str, Any], form: str, known: Slots | None 
     return Action(clause, tool, values, done, entry.get("text", ""), form in OPEN, not frame.startswith("{"), lacks)
 
 
-def pair(scene: Scene, subject: str) -> Slots:
-    """What a fact about a subject of the page's labels consists of, as slots that are known: "the place and the forecast"."""
+def pair(scene: Scene, probe: Mapping[str, Any]) -> Slots:
+    """What a note of a probe's fact consists of, as slots that are known: "the place and the forecast"."""
     page = scene.words.pages["actions"]
-    first, second = (pick(scene.random, each) for each in page["labels"][subject])
+    labels = probe.get("labels") or page["labels"].get(probe["subject"].strip("{}"), page["labels"]["other"])
+    first, second = (pick(scene.random, each) for each in labels)
     text = pick(scene.random, page["pairs"]).replace("{a}", first).replace("{b}", second)
     return {"pair": Value(text, text, "pair")}
 

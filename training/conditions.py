@@ -48,10 +48,15 @@ class Fact:
 
     def pair(self, scene: Scene) -> Slots:
         """What a note of it consists of, for the clauses of actions."""
-        return actions.pair(scene, self.probe["subject"].strip("{}"))
+        return actions.pair(scene, self.probe)
 
     def condition(self, scene: Scene) -> str:
         key = "if" if "if" in self.case else ("above" if self.above else "below")
+        return said(scene, self.probe, self.case[key])
+
+    def whole_condition(self, scene: Scene) -> str:
+        """The condition with what it is about: "if it rains in Porto tomorrow"."""
+        key = "full" if "full" in self.case else ("full_above" if self.above else "full_below")
         return said(scene, self.probe, self.case[key])
 
 
@@ -160,6 +165,9 @@ def decide(scene: Scene) -> Fact:
     if "topics" in fact.probe and "topics" in page and random.random() < 0.3:
         parts["topic"] = said(scene, fact.probe, fact.probe["topics"])
         frame = pick(random, page["topics"])
+    elif "alone" in page and random.random() < 0.35:
+        parts["full"] = fact.whole_condition(scene)
+        frame = pick(random, page["alone"])
     if other is not None:  # it may be of several sentences, so it stands at the end
         frame = pick(random, [frame for frame in page["requests"] if frame.rstrip(".?。？").endswith("{do}")])
     if instead:

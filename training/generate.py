@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from training import checks, conditions, documents, failures, lookups, missing, mixed, sequences, talk, workflows
+from training import checks, conditions, documents, failures, linked, lookups, missing, mixed, sequences, talk, workflows
 from training.dialogue import Dialogue
 from training.single import parallel, single
 from training.spacing import spaced
@@ -24,7 +24,7 @@ SPACED = 0.35  # the share of Chinese dialogues that have blanks between Chinese
 
 _MADE = {"single": single, "parallel": parallel} | {
     kind: make
-    for makers in (checks, conditions, documents, failures, lookups, missing, mixed, sequences, talk, workflows)
+    for makers in (checks, conditions, documents, failures, linked, lookups, missing, mixed, sequences, talk, workflows)
     for kind, (_, make) in makers.KINDS.items()
 }
 _WEIGHTS = {
@@ -37,7 +37,8 @@ _WEIGHTS = {
     "condition": 9,
     "advice": 7,
     "sequence": 5,
-    "sequence_linked": 8,
+    "sequence_linked": 5,
+    "chain": 9,
     "sequence_invented": 3,
     "document": 8,
     "workflow": 9,

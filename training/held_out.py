@@ -58,9 +58,10 @@ def gold(task: Task) -> Dialogue:
     return Dialogue(messages, list(task.tools), task.language, f"{task.kind}: {task.category}")
 
 
-def dialogues() -> list[Dialogue]:
-    """The gold dialogues of the tasks that are in the file."""
-    return [gold(task) for task in written()]
+def dialogues(drawings: int = 0) -> list[Dialogue]:
+    """The gold dialogues of the tasks that are in the file, or of so many other drawings."""
+    drawn = [task for more in range(drawings) for task in tasks(SEED + 1 + more)]
+    return [gold(task) for task in (drawn if drawings else written())]
 
 
 def _result(folder: Folder, call: Call) -> str:

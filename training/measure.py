@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Predict = Callable[[Batch], Any]  # the likeliest token at each place of a batch
 _FRESH = 1500  # dialogues of the train world
+_DRAWINGS = 20  # of the held-out world, with 500 tasks each
 _SHOWN = 12  # failures of a kind and language that are told
 
 
@@ -125,10 +126,15 @@ def report(trainer: Trainer, out: Path) -> None:
 
     predict = predictor(trainer)
     with (out / "errors.txt").open("w", encoding="utf-8") as file:
-        for name in ("held out", "train world, fresh"):
+        for name, make in {
+            "held out": dialogues,
+            "held out, other drawings": lambda: dialogues(_DRAWINGS),
+            "train world, fresh": lambda: list(
+                islice(fresh("train", seeds(trainer.plan.seed, 0, 0)), _FRESH)
+            ),  # run 0 is never trained on
+        }.items():
             begun = time.monotonic()
-            # Run 0 is never trained on.
-            asked = dialogues() if name == "held out" else list(islice(fresh("train", seeds(trainer.plan.seed, 0, 0)), _FRESH))
+            asked = make()
             measured = turns(asked, trainer.plan.sizes, predict)
             text = f"== {name}\n{table(asked, measured)}"
             print(f"{text}\nmeasured in {time.monotonic() - begun:.1f} s", flush=True)

@@ -150,16 +150,18 @@ class Layer(nn.Module):
         self.post_per_layer_input_norm = Norm(dim, added)
         self.register_buffer("layer_scalar", torch.ones(1))  # part of the format; one here
 
-    def forward(self, x: Tensor, given: Tensor, kv: Pair | None, turn: Pair, mask: Mask) -> tuple[Tensor, Pair | None]:
+    def forward(
+        self, x: Tensor, given: Tensor, kv: Pair | None, turn: Pair, mask: Mask, drop: Tensor | None
+    ) -> tuple[Tensor, Pair | None]:
         """x [rows, tokens, hidden] -> the next x, and the layer's own keys and values.
 
         given: its part of the per-layer embedding; kv: of the layer that owns them, None where that is this one; turn: as `turns`
-        gives it for this kind of layer.
+        gives it for this kind of layer; drop: as in `dropped`.
         """
         normed = self.input_layernorm(x)
         own = self.self_attn.keys(normed, turn) if kv is None else None
-        x = x + self.post_attention_layernorm(self.self_attn(normed, kv or own, turn, mask))
-        x = x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+        x = x + dropped(self.post_attention_layernorm(self.self_attn(normed, kv or own, turn, mask)), drop)
+        x = x + dropped(self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x))), drop)
         gate = functional.gelu(self.per_layer_input_gate(x), approximate="tanh")
         return x + self.post_per_layer_input_norm(self.per_layer_projection(gate * given)), own
 
@@ -177,6 +179,7 @@ class Body(nn.Module):
         self.per_layer_projection_norm = Norm(shape.per_layer)
         self.layers = nn.ModuleList(Layer(shape, layer) for layer in range(count))
         self.norm = Norm(shape.hidden)
+        self.drop: Tensor | None = None  # the share of values that training leaves out; it changes without compiling anew
 
     def forward(self, ids: Tensor, documents: Tensor, dtype: torch.dtype, way: str) -> Tensor:
         """ids and documents [rows, tokens] -> [rows, tokens, hidden]; `way`: of attention, one of WAYS.
@@ -190,7 +193,7 @@ class Body(nn.Module):
         stored: dict[int, Pair | None] = {}
         for number, layer in enumerate(self.layers):
             x, stored[number] = layer(
-                x, given[number], stored.get(self.shape.owner(number)), turned[layer.kind], masks[layer.kind]
+                x, given[number], stored.get(self.shape.owner(number)), turned[layer.kind], masks[layer.kind], self.drop
             )
         return x
 
@@ -239,6 +242,14 @@ class Mini(nn.Module):
         """As `forward`, from the hidden states of the last layer [rows, tokens, hidden]."""
         logits = self.logits(hidden.flatten(0, 1)[places])
         return functional.cross_entropy(logits, targets, ignore_index=-100), logits.detach().argmax(-1)
+
+
+def dropped(x: Tensor, share: Tensor | None) -> Tensor:
+    """Dropout (Srivastava et al., 2014): a share (one value) of x is zero, the rest grows so that the mean stays."""
+    if share is None:
+        return x
+    kept = torch.rand(x.shape, device=x.device) >= share
+    return torch.where(kept, x / (1 - share).to(x.dtype), 0.0)
 
 
 def turns(shape: Shape, kind: str, like: Tensor) -> Pair:

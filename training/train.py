@@ -28,6 +28,7 @@ from training.export import read, save
 from training.feed import Feed, Moved
 from training.measure import report
 from training.model import CONFIG, Mini, Shape
+from training.noise import Noise
 from training.optimise import Optimiser
 from training.ranks import Ranks
 
@@ -43,6 +44,8 @@ class Plan:
     row_tokens: int
     rows: int
     learned: float
+    dropout: float
+    noise: float
     workers: int
     muon_rate: float
     adam_rate: float
@@ -82,6 +85,9 @@ class Trainer:
         self._folder = folder
         self._storing: threading.Thread | None = None
         self._load(weights)
+        if plan.dropout:
+            self.model.model.drop = torch.zeros((), device=self.device)
+        self._noise = Noise(plan.noise, self.device) if plan.noise else None
         cuda = self.device.type == "cuda"
         self._dtype = torch.bfloat16 if cuda else torch.float32
         self._way = "flash" if cuda else "dense"
@@ -158,6 +164,7 @@ class Trainer:
         """
         plan, ranks = self.plan, self.ranks
         self.check(feed.next()[0])
+        self._leave_out(plan.dropout)
         self._say(f"ready to train after {time.monotonic() - STARTED:.0f} s")
         self._sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         begun, stored = time.monotonic(), time.monotonic()
@@ -165,6 +172,8 @@ class Trainer:
         (high, low), begun_s = rates, told_s
         while (now_s := told_s + pace_s * (self.progress.step - told)) < until_s:  # the same on all ranks
             batch, count, _ = feed.next()
+            if self._noise is not None:
+                batch = (self._noise(*batch), *batch[1:])
             loss, likeliest = self.loss(batch)
             loss.backward()
             ranks.average(tensor.grad for tensor in self.optimiser.parameters)
@@ -183,7 +192,12 @@ class Trainer:
                 stored = time.monotonic()
                 self.store()
         self.progress.seconds += time.monotonic() - begun
+        self._leave_out(0.0)
         self.store()
+
+    def _leave_out(self, share: float) -> None:
+        if self.model.model.drop is not None:
+            self.model.model.drop.fill_(share)
 
     def _clock(self) -> torch.Tensor:
         """The first rank's seconds since its start, as a sum over all ranks."""

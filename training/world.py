@@ -1,8 +1,9 @@
 """The words that dialogues are made of: TOML files under training/words/<world>/<language>/.
 
 There are two worlds that share no name, no entity and no sentence: `train` is learned, `held` is what the model is judged by.
-names*.toml: lists of entities by kind; texts.toml: frames of free text by kind; frames.toml: openers, closers, system prompts,
-the words of invented tools; tools*.toml: [[tool]] tables; every other file is a page of its own (talk, conditions, ...).
+names.toml: lists of entities by kind; texts.toml: frames of free text by kind; frames.toml: openers, closers, system prompts,
+the words of invented tools; tools_*.toml: [[tool]] tables; every other file is a page of its own (talk, conditions, ...). What
+stands in `page_anything.toml` is added to the lists of that page.
 
 A frame is a sentence with {slots}. It is kept cut into pieces: literal, slot, literal, slot, ..., literal.
 """
@@ -105,6 +106,10 @@ class Words:
         return Synonyms(self.frames.get("synonyms", {}), self.language)
 
     @cached_property
+    def by_key(self) -> dict[str, ToolWords]:
+        return {tool.key: tool for tool in self.tools}
+
+    @cached_property
     def domains(self) -> dict[str, tuple[ToolWords, ...]]:
         """The tools by the file that they stand in."""
         return {name: tuple(tool for tool in self.tools if tool.domain == name) for name in {tool.domain for tool in self.tools}}
@@ -137,22 +142,26 @@ def _words(language: str, folder: Path) -> Words:
             pages[path.stem] = tomllib.loads(path.read_text("utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: {error}") from None
-    names: dict[str, tuple[str, ...]] = {}
-    for stem in [stem for stem in pages if stem.startswith("names")]:
-        for kind, values in pages.pop(stem).items():
-            names[kind] = (*names.get(kind, ()), *values)  # several files may have entities of one kind
+    tools = {stem: pages.pop(stem) for stem in list(pages) if stem.startswith("tools")}
+    for stem in [stem for stem in pages if "_" in stem]:
+        _add(pages.setdefault(stem.partition("_")[0], {}), pages.pop(stem))
     return Words(
         language=language,
-        names=names,
+        names={kind: tuple(values) for kind, values in pages.pop("names", {}).items()},
         texts={kind: frames(values) for kind, values in pages.pop("texts", {}).items()},
         frames=pages.pop("frames", {}),
-        tools=tuple(
-            tool_words(table, stem)
-            for stem in [stem for stem in pages if stem.startswith("tools")]
-            for table in pages.pop(stem).get("tool", [])
-        ),
+        tools=tuple(tool_words(table, stem) for stem, page in tools.items() for table in page.get("tool", [])),
         pages=pages,
     )
+
+
+def _add(page: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add the tables and lists of another file to a page."""
+    for key, value in more.items():
+        if isinstance(value, dict):
+            _add(page.setdefault(key, {}), value)
+        else:
+            page[key] = [*page.get(key, []), *value]
 
 
 def tool_words(table: dict[str, Any], domain: str) -> ToolWords:
@@ -232,7 +241,7 @@ def faults(words: Words) -> list[str]:
         for text in (*tool.answers, *tool.errors):
             strange = set(text[1::2]) - set(leaves) - set(tool.results)
             found += [f"{tool.key}: neither slot nor result {slot}: {text[0]}..." for slot in sorted(strange)]
-    return found
+    return [*found, *_chain_faults(words)]
 
 
 def _unclear(words: Words, text: Frame, leaves: Mapping[str, Parameter]) -> Iterator[str]:
@@ -250,6 +259,44 @@ def _unclear(words: Words, text: Frame, leaves: Mapping[str, Parameter]) -> Iter
             continue
         if alike(words, leaf.kind) == alike(words, following.kind) == "name":
             yield f"no word stands between {leaf.slot} and {following.slot}"
+
+
+def _chain_faults(words: Words) -> Iterator[str]:
+    """What is wrong with the chains: unknown tools, links of different kinds, requests that leave out what is required, ..."""
+    from training.kinds import alike, schema
+
+    by_key = words.by_key
+    for table in words.pages.get("chains", {}).get("chain", []):
+        name = " -> ".join(table["steps"])
+        if not set(table["steps"]) <= by_key.keys():
+            yield f"{name}: an unknown tool"
+            continue
+        first, second = (by_key[key] for key in table["steps"])
+        mine, other = ({leaf.slot: leaf for leaf in told.leaves()} for told in (first, second))
+        for slot, key in table["link"].items():
+            kind = first.results.get(key)
+            if slot not in other or not isinstance(kind, str):
+                yield f"{name}: nothing to link {slot} with {key}"
+            elif kind != other[slot].kind:
+                given, wanted = (schema(leaf)["type"] for leaf in (Parameter(key, (key,), kind), other[slot]))
+                fits = given == wanted or (given, wanted) == ("integer", "number")
+                if not fits or alike(words, kind) != alike(words, other[slot].kind):
+                    yield f"{name}: {key} is no value for {slot}"
+        both = mine.keys() & other.keys() - table["link"].keys()
+        yield from (f"{name}: {slot} is of two kinds" for slot in both if mine[slot].kind != other[slot].kind)
+        slots = mine.keys() | other.keys() - table["link"].keys()
+        needed = {slot for slot in mine if mine[slot].required} | {
+            slot for slot in other if other[slot].required and slot not in table["link"]
+        }
+        for text in table["requests"]:
+            said = set(frame(text)[1::2])
+            yield from (f"{name}: {fault}: {text}" for fault in _unclear(words, frame(text), {**other, **mine}))
+            if said - slots or needed - said:
+                yield f"{name}: wants {sorted(needed - said)} and not {sorted(said - slots)}: {text}"
+        for text in table["answers"]:
+            said = set(frame(text)[1::2])
+            if said - slots - first.results.keys() - second.results.keys() or said & first.results.keys() & second.results.keys():
+                yield f"{name}: an answer of something unknown, or known twice: {text}"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from training.ranks import Ranks
 from training.train import Plan, Trainer
 
 SHAPE = replace(SMALL, layers="sfsf", shared=2)
-PLAN = Plan(128, 2, 0.25, 1, 0.02, 0.003, 0.005, 2, 600, 1)
+PLAN = Plan(128, 2, 0.25, 0.1, 0.0, 1, 0.02, 0.003, 0.005, 2, 600, 1)
 
 
 class Given:

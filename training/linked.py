@@ -1,0 +1,230 @@
+"""Dialogues in which one request needs two tools of the world: the second takes what the first one returns.
+
+What is not known yet is said in words ("at that place", "the owner of it"), in chains of chains_*.toml by sentences written for
+both tools together, else by two requests put side by side.
+"""
+
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from training import conditions, tools
+from training.actions import act, finished, returned
+from training.details import restyled
+from training.dialogue import Dialogue
+from training.disguise import disguise
+from training.kinds import Value
+from training.missing import cuts
+from training.pseudo import pick
+from training.scene import Scene, joined
+from training.sequences import stopped
+from training.spelling import name_words
+from training.tools import Request
+from training.wording import sentence
+from training.world import Frame, ToolWords, Words, frames
+
+_LINKS = ("id", "number_id", "path", "file", "folder", "url", "email", "phone", "date", "time", "moment", "word")
+_VERBS = (
+    "Add Ask Book Buy Call Cancel Check Create Delete Find Get Give Look Make Move Open Order Play Print Put Remove Reserve "
+    "Search Send Set Show Start Stop Tell Write"
+)
+
+
+def chain(random: Random, words: Words, world: object = None) -> Dialogue:
+    """A chain of chains_*.toml, now and then with one more thing to do at its end."""
+    scene = Scene(random, words, "chain")
+    tables = words.pages["chains"]["chain"]
+    by_key = words.by_key
+    table = pick(random, tables)
+    first, second = (
+        restyled(random, told) if random.random() < 0.3 else told for told in (by_key[key] for key in table["steps"])
+    )
+    ask, do = scene.declare(first), scene.declare(second)
+    # One tool with the parameters of both, so that the request is worded like any other.
+    whole = tools.declare(random, words, together(first, second, table))
+    request = tools.ask(random, words, whole)
+    begin, end = (
+        {leaf.slot: request.values[leaf.slot] for leaf in told.leaves() if leaf.slot in request.values}
+        for told in (first, second)
+    )
+    end = {slot: value for slot, value in end.items() if slot not in table["link"]}
+    content, fields = tools.result(random, words, ask, Request(request.text, begin, ask.arguments(begin)))
+    text, more = tools.polish(random, words, request), []
+    if not request.open and random.random() < 0.12:
+        more = act(scene, 1, "does")
+        ending = pick(random, words.pages["sequences"]["more"])
+        text = joined(ending, {"first": sentence(words.language, request.text), "do": more[0].clause})
+    scene.user(text)
+    scene.call((ask, begin))
+    if stopped(scene):
+        return scene.dialogue(tools.toolbox(random, words, scene.tools))
+    scene.result(content)
+    end |= {slot: fields[field] for slot, field in table["link"].items()}
+    scene.call((do, end))
+    content, others = tools.result(random, words, do, Request(request.text, end, do.arguments(end)))
+    scene.result(content)
+    told = Request(request.text, {**request.values, **fields}, {})
+    answer = tools.answer(random, words, whole, told, others)
+    if more:
+        scene.call(more[0].call())
+        scene.result(returned(scene))
+        answer += ("" if words.language == "zh" else " ") + finished(scene, more)
+    scene.say(answer)
+    return scene.dialogue(tools.toolbox(random, words, scene.tools))
+
+
+def together(first: ToolWords, second: ToolWords, table: Mapping[str, Any]) -> ToolWords:
+    """Both tools of a chain as one: the requests of the chain, and the parameters that a request may say."""
+    own = {leaf.slot for leaf in first.leaves()} | set(table["link"])
+    parameters = (*first.leaves(), *(leaf for leaf in second.leaves() if leaf.slot not in own))
+    return ToolWords(("both",), ("",), frames(table["requests"]), parameters, answers=frames(table["answers"]), key="~both")
+
+
+def linked(random: Random, words: Words, world: object = None) -> Dialogue:
+    """Two tools of the world: the second request leaves out a value, and the first result has one of its kind."""
+    scene = Scene(random, words, "sequence_linked")
+    first, field, second, cut, slot = pick(random, _pairs(words))
+    ask, do = scene.declare(first), scene.declare(second)
+    begin = tools.ask(random, words, ask)
+    for _ in range(5):
+        if not begin.open:
+            break
+        begin = tools.ask(random, words, ask)
+    end = tools.ask(random, words, do, frame=cut)
+    sides = words.pages["sequences"]["linked"]
+    text = pick(random, sides)
+    parts = {
+        "first": sentence(words.language, begin.text),
+        "second": end.text if end.open else sentence(words.language, end.text),
+    }
+    if end.open and not text.endswith("{second}"):
+        text = next(one for one in sides if one.endswith("{second}"))
+    conditions.ask(scene, joined(text, {**parts, "field": " ".join(name_words(field))}))
+    scene.call((ask, dict(begin.values)))
+    if stopped(scene):
+        return scene.dialogue(tools.toolbox(random, words, [ask, do]))
+    content, fields = tools.result(random, words, ask, begin)
+    scene.result(content)
+    values = {**end.values, slot: fields[field]}
+    whole = Request(end.text, values, do.arguments(values))
+    scene.call((do, values))
+    content, fields = tools.result(random, words, do, whole)
+    scene.result(content)
+    scene.say(tools.answer(random, words, do, whole, fields))
+    return scene.dialogue(tools.toolbox(random, words, [ask, do]))
+
+
+def referred(random: Random, words: Words, world: object = None) -> Dialogue:
+    """Two tools of the world: the second request speaks of what the first one found ("at that place", "on that day")."""
+    page = words.pages["sequences"]
+    scene = Scene(random, words, "sequence_linked")
+    pairs = _link_pairs(words)
+    first, second, links = pick(random, pairs[True] if pairs[True] and random.random() < 0.25 else pairs[False])
+    first, second = _disguised(random, words, first), _disguised(random, words, second)
+    ask, do = scene.declare(first), scene.declare(second)
+    begin = tools.ask(random, words, ask)
+    content, fields = tools.result(random, words, ask, begin)
+    chosen = dict(links.items() if random.random() < 0.6 else [pick(random, list(links.items()))])
+    told = {value.kind for value in begin.values.values()}
+    refs = {slot: _reference(random, page["refs"], field, fields[field], told) for slot, field in chosen.items()}
+    end = tools.ask(random, words, do, known=refs)
+    touching = any(one.said + other.said in end.text for one in refs.values() for other in refs.values())
+    if begin.open or touching or not set(chosen) <= set(end.values):
+        return linked(random, words)
+    text = pick(random, page["then"])
+    parts = {
+        "first": sentence(words.language, begin.text),
+        "second": end.text if end.open else sentence(words.language, end.text),
+    }
+    parts |= {"begun": parts["first"].rstrip(".?!。？！"), "end": _small(words.language, parts["second"])}
+    for name, part in parts.items():
+        text = text.replace("{" + name + "}", part)
+    conditions.ask(scene, text)
+    scene.call((ask, dict(begin.values)))
+    if stopped(scene):
+        return scene.dialogue(tools.toolbox(random, words, [ask, do]))
+    scene.result(content)
+    values = dict(end.values)
+    scene.call((do, values))
+    whole = Request(end.text, {**values, **{slot: fields[field] for slot, field in chosen.items()}}, do.arguments(values))
+    content, fields = tools.result(random, words, do, whole)
+    scene.result(content)
+    scene.say(tools.answer(random, words, do, whole, fields))
+    return scene.dialogue(tools.toolbox(random, words, [ask, do]))
+
+
+def _disguised(random: Random, words: Words, told: ToolWords) -> ToolWords:
+    return disguise(random, words, told) if told.recipe is None and random.random() < 0.3 else told
+
+
+def _small(language: str, text: str) -> str:
+    """A request inside a sentence; names and abbreviations keep their capital."""
+    return (
+        text[:1].lower() + text[1:] if language == "en" and text[1:2].islower() and text.split(" ")[0] in _VERBS.split() else text
+    )
+
+
+def _links(first: ToolWords, second: ToolWords, words: Words) -> dict[str, str]:
+    """Required slots of the second tool -> the one field of the first result that has their kind."""
+    found = {}
+    for leaf in second.leaves():
+        fields = [name for name, kind in first.results.items() if kind == leaf.kind]
+        if leaf.required and len(fields) == 1 and (leaf.kind in _LINKS or leaf.kind in words.names):
+            found[leaf.slot] = fields[0]
+    return found if len(set(found.values())) == len(found) else {}
+
+
+Linked = list[tuple[ToolWords, ToolWords, dict[str, str]]]
+_LINKED: dict[int, tuple[Words, dict[bool, Linked]]] = {}
+
+
+def _link_pairs(words: Words) -> dict[bool, Linked]:
+    """All tools of the world of which the second needs what the first returns, and the links; True: those of several links."""
+    known = _LINKED.get(id(words))
+    if known is None:
+        pairs = [(first, second, _links(first, second, words)) for first in words.tools for second in words.tools]
+        pairs = [pair for pair in pairs if pair[2] and pair[0] is not pair[1]]
+        known = (words, {False: pairs, True: [pair for pair in pairs if len(pair[2]) > 1]})
+        _LINKED[id(words)] = known
+    return known[1]
+
+
+def _reference(random: Random, refs: Mapping[str, list[str]], field: str, value: Value, told: set[str]) -> Value:
+    """How a request speaks of a value that is not known yet; dates and times keep wording from putting it into quotes.
+
+    told: kinds of which a value was said already, so that "that place" would be that one.
+    """
+    plain = value.kind in told or random.random() > 0.7
+    said = pick(random, refs["other"] if plain else refs.get(value.kind, refs["other"]))
+    return Value(said.replace("{field}", " ".join(name_words(field))), value.given, "date")
+
+
+Pair = tuple[ToolWords, str, ToolWords, Frame, str]
+_PAIRS: dict[int, tuple[Words, list[Pair]]] = {}
+
+
+def _pairs(words: Words) -> list[Pair]:
+    """Tools that go together: (first, its field, second, the second's request without a value, the slot of that value)."""
+    known = _PAIRS.get(id(words))
+    if known is not None:
+        return known[1]
+    found = []
+    for second in words.tools:
+        wanted = {leaf.slot: leaf.kind for leaf in second.leaves()}
+        for cut, slot in cuts(words.language, second):
+            if wanted[slot] not in _LINKS and wanted[slot] not in words.names:
+                continue
+            for first in words.tools:
+                fields = [name for name, kind in first.results.items() if kind == wanted[slot]]
+                if len(fields) == 1 and first is not second:
+                    found.append((first, fields[0], second, cut, slot))
+    _PAIRS[id(words)] = (words, found)
+    return found
+
+
+def chained(random: Random, words: Words, world: object = None) -> Dialogue:
+    """Tools of the world in a chain, mostly with words for what is not known yet, else with the name of its field."""
+    return referred(random, words) if random.random() < 0.7 else linked(random, words)
+
+
+KINDS = {"sequence_linked": (3.0, chained), "chain": (3.0, chain)}
