@@ -125,14 +125,13 @@ def report(trainer: Trainer, out: Path) -> None:
     from training.held_out import dialogues  # needs the service's code, which training alone does not
 
     predict = predictor(trainer)
+    worlds: tuple[tuple[str, Callable[[], list[Dialogue]]], ...] = (
+        ("held out", dialogues),
+        ("held out, other drawings", lambda: dialogues(_DRAWINGS)),
+        ("train world, fresh", lambda: list(islice(fresh("train", seeds(trainer.plan.seed, 0, 0)), _FRESH))),  # never learned
+    )
     with (out / "errors.txt").open("w", encoding="utf-8") as file:
-        for name, make in {
-            "held out": dialogues,
-            "held out, other drawings": lambda: dialogues(_DRAWINGS),
-            "train world, fresh": lambda: list(
-                islice(fresh("train", seeds(trainer.plan.seed, 0, 0)), _FRESH)
-            ),  # run 0 is never trained on
-        }.items():
+        for name, make in worlds:
             begun = time.monotonic()
             asked = make()
             measured = turns(asked, trainer.plan.sizes, predict)

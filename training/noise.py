@@ -17,7 +17,7 @@ class Noise:
     """Replaces a share of the pieces of words: English by English ones, Chinese characters by others."""
 
     def __init__(self, share: float, device: torch.device) -> None:
-        self._share = share
+        self.share = share
         pieces = tokenizer.load()
         texts = [pieces.decode([number]).strip() for number in range(pieces.get_vocab_size())]
         english = [len(text) > 1 and text.isascii() and text.isalpha() for text in texts]
@@ -33,7 +33,7 @@ class Noise:
         texts = ((first + documents) * size).flatten()  # where each token's dialogue begins in a table of all pieces
         written = torch.zeros(rows * most * size, dtype=torch.bool, device=ids.device)
         written[texts[places] + targets.clamp(min=0)] = True
-        drawn = torch.rand(ids.shape, device=ids.device) < self._share
+        drawn = torch.rand(ids.shape, device=ids.device) < self.share
         drawn &= ~written[texts + ids.flatten()].view_as(ids)
         for kind, choices in zip(self._kinds, self._choices, strict=True):
             others = choices[torch.randint(len(choices), ids.shape, device=ids.device)]

@@ -35,6 +35,9 @@ from training.ranks import Ranks
 STARTED = time.monotonic()
 PROGRESS = Path(__file__).parent / "progress.json"
 _TOLD_EVERY = 20  # steps
+_QUIET = (
+    0.25  # below this factor of the rate, the noise in what is read falls with it: at last the model reads what it will be given
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Trainer:
         self._load(weights)
         if plan.dropout:
             self.model.model.drop = torch.zeros((), device=self.device)
-        self._noise = Noise(plan.noise, self.device) if plan.noise else None
+        self._noise = Noise(plan.noise, self.device)
         cuda = self.device.type == "cuda"
         self._dtype = torch.bfloat16 if cuda else torch.float32
         self._way = "flash" if cuda else "dense"
@@ -172,13 +175,13 @@ class Trainer:
         (high, low), begun_s = rates, told_s
         while (now_s := told_s + pace_s * (self.progress.step - told)) < until_s:  # the same on all ranks
             batch, count, _ = feed.next()
-            if self._noise is not None:
-                batch = (self._noise(*batch), *batch[1:])
+            warm = min(1.0, (self.progress.step - first + 1) / plan.warm_up)
+            factor = warm * (low + (high - low) * (until_s - now_s) / (until_s - begun_s))
+            self._noise.share = plan.noise * min(1.0, factor / _QUIET)
+            batch = (self._noise(*batch), *batch[1:])
             loss, likeliest = self.loss(batch)
             loss.backward()
             ranks.average(tensor.grad for tensor in self.optimiser.parameters)
-            warm = min(1.0, (self.progress.step - first + 1) / plan.warm_up)
-            factor = warm * (low + (high - low) * (until_s - now_s) / (until_s - begun_s))
             self.optimiser.step(factor)
             known = batch[3] >= 0
             self._sums[:3] += torch.stack((loss.detach(), ((likeliest == batch[3]) & known).sum(), known.sum()))
