@@ -7,7 +7,7 @@ book_velmora. What the words mean helps no more: only reading which declaration 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from random import Random
 
 from training import pseudo
@@ -144,22 +144,15 @@ def _other(random: Random, words: Words) -> str:
     return pseudo.word(random) if random.random() < 0.35 else pick(random, vocabulary(words))
 
 
-_vocabularies: list[tuple[Words, tuple[str, ...]]] = []  # a few worlds and languages
-
-
+@cache
 def vocabulary(words: Words) -> tuple[str, ...]:
     """Some thousand words: a list in frames.toml, and the English words of all tools."""
-    for known, found in _vocabularies:
-        if known is words:
-            return found
     told = {stem for tool in words.tools for stem in _stems(tool.descriptions)}
     told |= {stem for tool in words.tools for request in tool.requests for stem in _stems(request[::2])}
     told = {word for word in told - _PLAIN if len(word) > 3} if words.language == "en" else set()
     told |= set(words.frames["invented"]["vocabulary"].split())
     told -= {text for tool in words.tools for leaf in tool.leaves() for text in leaf.descriptions}  # it would name another value
-    found = tuple(sorted(word for word in told if word[-1] != "s"))
-    _vocabularies.append((words, found))
-    return found
+    return tuple(sorted(word for word in told if word[-1] != "s"))
 
 
 @lru_cache(maxsize=65536)

@@ -4,7 +4,9 @@ What is not known yet is said in words ("at that place", "the owner of it"), in 
 both tools together, else by two requests put side by side.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -164,29 +166,35 @@ def _small(language: str, text: str) -> str:
     )
 
 
-def _links(first: ToolWords, second: ToolWords, words: Words) -> dict[str, str]:
-    """Required slots of the second tool -> the one field of the first result that has their kind."""
-    found = {}
-    for leaf in second.leaves():
-        fields = [name for name, kind in first.results.items() if kind == leaf.kind]
-        if leaf.required and len(fields) == 1 and (leaf.kind in _LINKS or leaf.kind in words.names):
-            found[leaf.slot] = fields[0]
-    return found if len(set(found.values())) == len(found) else {}
-
-
 Linked = list[tuple[ToolWords, ToolWords, dict[str, str]]]
-_LINKED: dict[int, tuple[Words, dict[bool, Linked]]] = {}
 
 
+@cache
+def _givers(words: Words) -> dict[str, dict[ToolWords, str]]:
+    """By kind, the tools that return one value of it, and their field."""
+    found: dict[str, dict[ToolWords, str]] = defaultdict(dict)
+    for tool in words.tools:
+        kinds = [kind for kind in tool.results.values() if isinstance(kind, str)]
+        for field, kind in tool.results.items():
+            if isinstance(kind, str) and kinds.count(kind) == 1 and (kind in _LINKS or kind in words.names):
+                found[kind][tool] = field
+    return found
+
+
+@cache
 def _link_pairs(words: Words) -> dict[bool, Linked]:
-    """All tools of the world of which the second needs what the first returns, and the links; True: those of several links."""
-    known = _LINKED.get(id(words))
-    if known is None:
-        pairs = [(first, second, _links(first, second, words)) for first in words.tools for second in words.tools]
-        pairs = [pair for pair in pairs if pair[2] and pair[0] is not pair[1]]
-        known = (words, {False: pairs, True: [pair for pair in pairs if len(pair[2]) > 1]})
-        _LINKED[id(words)] = known
-    return known[1]
+    """All tools of the world of which the second needs what the first returns, and the links; True: those of several links.
+
+    A link: a required slot of the second -> the one field of the first result that has its kind.
+    """
+    pairs: Linked = []
+    for second in words.tools:
+        givers = {leaf.slot: _givers(words).get(leaf.kind, {}) for leaf in second.leaves() if leaf.required}
+        for first in dict.fromkeys(tool for some in givers.values() for tool in some):
+            links = {slot: some[first] for slot, some in givers.items() if first in some}
+            if first is not second and len(set(links.values())) == len(links):
+                pairs.append((first, second, links))
+    return {False: pairs, True: [pair for pair in pairs if len(pair[2]) > 1]}
 
 
 def _reference(random: Random, refs: Mapping[str, list[str]], field: str, value: Value, told: set[str]) -> Value:
@@ -200,25 +208,17 @@ def _reference(random: Random, refs: Mapping[str, list[str]], field: str, value:
 
 
 Pair = tuple[ToolWords, str, ToolWords, Frame, str]
-_PAIRS: dict[int, tuple[Words, list[Pair]]] = {}
 
 
+@cache
 def _pairs(words: Words) -> list[Pair]:
     """Tools that go together: (first, its field, second, the second's request without a value, the slot of that value)."""
-    known = _PAIRS.get(id(words))
-    if known is not None:
-        return known[1]
     found = []
     for second in words.tools:
         wanted = {leaf.slot: leaf.kind for leaf in second.leaves()}
         for cut, slot in cuts(words.language, second):
-            if wanted[slot] not in _LINKS and wanted[slot] not in words.names:
-                continue
-            for first in words.tools:
-                fields = [name for name, kind in first.results.items() if kind == wanted[slot]]
-                if len(fields) == 1 and first is not second:
-                    found.append((first, fields[0], second, cut, slot))
-    _PAIRS[id(words)] = (words, found)
+            givers = _givers(words).get(wanted[slot], {})
+            found += [(first, field, second, cut, slot) for first, field in givers.items() if first is not second]
     return found
 
 

@@ -58,7 +58,7 @@ class Parameter:
         return self.parameters if self.kind == "object" else (self,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ToolWords:
     """A tool before it is declared: its spellings, and what is said to it and by it."""
 
@@ -79,7 +79,7 @@ class ToolWords:
         return tuple(leaf for parameter in self.parameters for leaf in parameter.leaves())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Words:
     """All words of one language in one world."""
 
