@@ -1,7 +1,8 @@
 """Does our engine change what the bundled model does? The readiness tasks through `tokenwell serve` and through transformers.
 
-Both are greedy and on the same checkpoint. transformers renders the checkpoint's chat template and generates by itself; only its
-text is read by our parser. Prints both shares for every kind of task and language, and one JSON line.
+Both are greedy and on the same checkpoint; transformers computes in float32, because its sums in bfloat16 make another word the
+likeliest now and then. It renders the checkpoint's chat template and generates by itself; only its text is read by our parser.
+Prints both shares for every kind of task and language, and one JSON line.
 
     python -m benchmarks.readiness_transformers --tasks 150        all of them: transformers takes half an hour on two cores
 """
@@ -44,7 +45,7 @@ class Transformers(Endpoint):
         super().__init__("transformers")
         self.chat = ChatModel.load(folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        self.network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.other_prompts = 0  # that our service would have rendered in another way
 
     def read(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
