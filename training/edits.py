@@ -7,6 +7,7 @@ from training.kinds import Value, draw
 from training.pseudo import pick
 from training.scene import Scene
 from training.tools import Tool
+from training.wording import sentence
 
 _OPEN = ("{text}", "{item}")
 
@@ -85,7 +86,8 @@ def absent(edit: Edit, content: str | None) -> str | None:
     message = edit.scene.messages[-1]
     create = content is not None and "write" in edit.tools and random.random() < 0.5 and not message["content"].endswith(content)
     if create:
-        message["content"] = pick(random, page["requests"]["otherwise"]).replace("{request}", message["content"])
+        request = sentence(edit.scene.words.language, message["content"])
+        message["content"] = pick(random, page["requests"]["otherwise"]).replace("{request}", request)
     edit.call("read", edit.put(pick(random, page["absent"])), file=edit.said["file"])
     if not create:
         return done(edit, "absent")
