@@ -27,7 +27,7 @@ def check(random: Random, words: Words, world: object = None) -> Dialogue:
         if not request.open:
             break
         request = tools.ask(random, words, tool)
-    content, fields = tools.result(random, words, tool, request)
+    content, fields = tools.result(random, words, tool)
     found = fields[field]
     how, asked, holds = _condition(random, words, told.results[field], found)
     todo = actions.act(scene, pick(random, (1, 1, 2)))

@@ -162,10 +162,10 @@ def decide(scene: Scene) -> Fact:
         "do": todo[0].clause if len(todo) == 1 else _both(random, page, todo),
     }
     frame = pick(random, page["requests"])
-    if "topics" in fact.probe and "topics" in page and random.random() < 0.3:
+    if "topics" in fact.probe and random.random() < 0.3:
         parts["topic"] = said(scene, fact.probe, fact.probe["topics"])
         frame = pick(random, page["topics"])
-    elif "alone" in page and random.random() < 0.35:
+    elif random.random() < 0.35:
         parts["full"] = fact.whole_condition(scene)
         frame = pick(random, page["alone"])
     if other is not None:  # it may be of several sentences, so it stands at the end

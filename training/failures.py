@@ -93,7 +93,7 @@ def _changed(scene: Scene, tool: Tool, request: Request, way: str, slot: str, ot
 def _serve(scene: Scene, tool: Tool, request: Request) -> None:
     """The call, which works now, and the answer."""
     scene.call((tool, dict(request.values)))
-    content, fields = tools.result(scene.random, scene.words, tool, request)
+    content, fields = tools.result(scene.random, scene.words, tool)
     scene.result(content)
     scene.say(tools.answer(scene.random, scene.words, tool, request, fields))
 

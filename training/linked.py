@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from random import Random
-from typing import Any
 
 from training import conditions, tools
 from training.actions import act, finished, returned
@@ -18,12 +17,12 @@ from training.disguise import disguise
 from training.kinds import Value
 from training.missing import cuts
 from training.pseudo import pick
-from training.scene import Scene, joined
+from training.scene import Scene, Slots, joined
 from training.sequences import stopped
 from training.spelling import name_words
-from training.tools import Request
+from training.tools import Request, Tool
 from training.wording import sentence
-from training.world import Frame, ToolWords, Words, frames
+from training.world import Frame, ToolWords, Words
 
 _LINKS = ("id", "number_id", "path", "file", "folder", "url", "email", "phone", "date", "time", "moment", "word")
 _VERBS = (
@@ -35,38 +34,27 @@ _VERBS = (
 def chain(random: Random, words: Words, world: object = None) -> Dialogue:
     """A chain of chains_*.toml, now and then with one more thing to do at its end."""
     scene = Scene(random, words, "chain")
-    tables = words.pages["chains"]["chain"]
-    by_key = words.by_key
-    table = pick(random, tables)
-    first, second = (
-        restyled(random, told) if random.random() < 0.3 else told for told in (by_key[key] for key in table["steps"])
-    )
+    drawn = pick(random, words.chains)
+    first, second = (restyled(random, told) if random.random() < 0.3 else told for told in (drawn.first, drawn.second))
     ask, do = scene.declare(first), scene.declare(second)
     # One tool with the parameters of both, so that the request is worded like any other.
-    whole = tools.declare(random, words, together(first, second, table))
-    request = tools.ask(random, words, whole)
-    begin, end = (
-        {leaf.slot: request.values[leaf.slot] for leaf in told.leaves() if leaf.slot in request.values}
-        for told in (first, second)
-    )
-    end = {slot: value for slot, value in end.items() if slot not in table["link"]}
-    content, fields = tools.result(random, words, ask, Request(request.text, begin, ask.arguments(begin)))
+    both = tools.declare(random, words, drawn.together(first, second))
+    request = tools.ask(random, words, both)
+    content, fields = tools.result(random, words, ask)
     text, more = tools.polish(random, words, request), []
     if not request.open and random.random() < 0.12:
         more = act(scene, 1, "does")
         ending = pick(random, words.pages["sequences"]["more"])
         text = joined(ending, {"first": sentence(words.language, request.text), "do": more[0].clause})
     scene.user(text)
-    scene.call((ask, begin))
+    scene.call((ask, _of(first, request.values)))
     if stopped(scene):
         return scene.dialogue(tools.toolbox(random, words, scene.tools))
     scene.result(content)
-    end |= {slot: fields[field] for slot, field in table["link"].items()}
-    scene.call((do, end))
-    content, others = tools.result(random, words, do, Request(request.text, end, do.arguments(end)))
+    scene.call((do, _of(second, request.values) | {slot: fields[field] for slot, field in drawn.link.items()}))
+    content, others = tools.result(random, words, do)
     scene.result(content)
-    told = Request(request.text, {**request.values, **fields}, {})
-    answer = tools.answer(random, words, whole, told, others)
+    answer = tools.answer(random, words, both, Request(request.text, {**request.values, **fields}, {}), others)
     if more:
         scene.call(more[0].call())
         scene.result(returned(scene))
@@ -75,11 +63,9 @@ def chain(random: Random, words: Words, world: object = None) -> Dialogue:
     return scene.dialogue(tools.toolbox(random, words, scene.tools))
 
 
-def together(first: ToolWords, second: ToolWords, table: Mapping[str, Any]) -> ToolWords:
-    """Both tools of a chain as one: the requests of the chain, and the parameters that a request may say."""
-    own = {leaf.slot for leaf in first.leaves()} | set(table["link"])
-    parameters = (*first.leaves(), *(leaf for leaf in second.leaves() if leaf.slot not in own))
-    return ToolWords(("both",), ("",), frames(table["requests"]), parameters, answers=frames(table["answers"]), key="~both")
+def _of(told: ToolWords, values: Mapping[str, Value]) -> Slots:
+    """The values of this tool's own parameters, in their order."""
+    return {leaf.slot: values[leaf.slot] for leaf in told.leaves() if leaf.slot in values}
 
 
 def linked(random: Random, words: Words, world: object = None) -> Dialogue:
@@ -95,25 +81,17 @@ def linked(random: Random, words: Words, world: object = None) -> Dialogue:
     end = tools.ask(random, words, do, frame=cut)
     sides = words.pages["sequences"]["linked"]
     text = pick(random, sides)
-    parts = {
-        "first": sentence(words.language, begin.text),
-        "second": end.text if end.open else sentence(words.language, end.text),
-    }
+    parts = _sentences(words.language, begin, end)
     if end.open and not text.endswith("{second}"):
         text = next(one for one in sides if one.endswith("{second}"))
     conditions.ask(scene, joined(text, {**parts, "field": " ".join(name_words(field))}))
     scene.call((ask, dict(begin.values)))
     if stopped(scene):
         return scene.dialogue(tools.toolbox(random, words, [ask, do]))
-    content, fields = tools.result(random, words, ask, begin)
+    content, fields = tools.result(random, words, ask)
     scene.result(content)
     values = {**end.values, slot: fields[field]}
-    whole = Request(end.text, values, do.arguments(values))
-    scene.call((do, values))
-    content, fields = tools.result(random, words, do, whole)
-    scene.result(content)
-    scene.say(tools.answer(random, words, do, whole, fields))
-    return scene.dialogue(tools.toolbox(random, words, [ask, do]))
+    return _then(scene, ask, do, values, values)
 
 
 def referred(random: Random, words: Words, world: object = None) -> Dialogue:
@@ -125,7 +103,7 @@ def referred(random: Random, words: Words, world: object = None) -> Dialogue:
     first, second = _disguised(random, words, first), _disguised(random, words, second)
     ask, do = scene.declare(first), scene.declare(second)
     begin = tools.ask(random, words, ask)
-    content, fields = tools.result(random, words, ask, begin)
+    content, fields = tools.result(random, words, ask)
     chosen = dict(links.items() if random.random() < 0.6 else [pick(random, list(links.items()))])
     told = {value.kind for value in begin.values.values()}
     refs = {slot: _reference(random, page["refs"], field, fields[field], told) for slot, field in chosen.items()}
@@ -134,10 +112,7 @@ def referred(random: Random, words: Words, world: object = None) -> Dialogue:
     if begin.open or touching or not set(chosen) <= set(end.values):
         return linked(random, words)
     text = pick(random, page["then"])
-    parts = {
-        "first": sentence(words.language, begin.text),
-        "second": end.text if end.open else sentence(words.language, end.text),
-    }
+    parts = _sentences(words.language, begin, end)
     parts |= {"begun": parts["first"].rstrip(".?!。？！"), "end": _small(words.language, parts["second"])}
     for name, part in parts.items():
         text = text.replace("{" + name + "}", part)
@@ -146,12 +121,22 @@ def referred(random: Random, words: Words, world: object = None) -> Dialogue:
     if stopped(scene):
         return scene.dialogue(tools.toolbox(random, words, [ask, do]))
     scene.result(content)
-    values = dict(end.values)
+    told_of = {**end.values, **{slot: fields[field] for slot, field in chosen.items()}}
+    return _then(scene, ask, do, dict(end.values), told_of)
+
+
+def _sentences(language: str, begin: Request, end: Request) -> dict[str, str]:
+    """Two requests as sentences; open text at the end stays without a mark."""
+    return {"first": sentence(language, begin.text), "second": end.text if end.open else sentence(language, end.text)}
+
+
+def _then(scene: Scene, ask: Tool, do: Tool, values: Slots, known: Slots) -> Dialogue:
+    """The second call with these values and its result; the answer tells what is known by then."""
+    random, words = scene.random, scene.words
     scene.call((do, values))
-    whole = Request(end.text, {**values, **{slot: fields[field] for slot, field in chosen.items()}}, do.arguments(values))
-    content, fields = tools.result(random, words, do, whole)
+    content, fields = tools.result(random, words, do)
     scene.result(content)
-    scene.say(tools.answer(random, words, do, whole, fields))
+    scene.say(tools.answer(random, words, do, Request("", known, {}), fields))
     return scene.dialogue(tools.toolbox(random, words, [ask, do]))
 
 

@@ -52,7 +52,7 @@ def asked(scene: Scene, tool: Tool, frame: Frame, slot: str) -> None:
     values: dict[str, Value] = {**request.values, slot: value}
     scene.call((tool, values))
     whole = tools.Request(request.text, values, tool.arguments(values))
-    content, fields = tools.result(random, words, tool, whole)
+    content, fields = tools.result(random, words, tool)
     scene.result(content)
     scene.say(tools.answer(random, words, tool, whole, fields))
 

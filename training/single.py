@@ -173,7 +173,7 @@ def serve(
         if random.random() < errors:
             content, answer = tools.failure(random, words, tool, request)
         else:
-            content, fields = tools.result(random, words, tool, request)
+            content, fields = tools.result(random, words, tool)
             answer = tools.answer(random, words, tool, request, fields)
         contents.append(content)
         if answer not in answers:

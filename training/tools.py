@@ -291,7 +291,7 @@ def _aside(random: Random, words: Words, values: Mapping[str, Value]) -> Frame:
 # ------------------------------------------------------------------------------------------------ results and answers
 
 
-def result(random: Random, words: Words, tool: Tool, request: Request | None = None) -> tuple[str, dict[str, Value]]:
+def result(random: Random, words: Words, tool: Tool) -> tuple[str, dict[str, Value]]:
     """What the tool returns (text), and its fields by their names in the words."""
     fields = {}
     for name, kind in tool.words.results.items():

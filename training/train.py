@@ -35,9 +35,8 @@ from training.ranks import Ranks
 STARTED = time.monotonic()
 PROGRESS = Path(__file__).parent / "progress.json"
 _TOLD_EVERY = 20  # steps
-_QUIET = (
-    0.25  # below this factor of the rate, the noise in what is read falls with it: at last the model reads what it will be given
-)
+# Below this factor of the rate the noise in what is read falls with it: at last the model reads what it will be given.
+_QUIET = 0.25
 
 
 @dataclass(frozen=True)

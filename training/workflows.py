@@ -172,7 +172,7 @@ def _served(scene: Scene) -> tuple[str, tuple[str, str] | None]:
     scene.user(tools.polish(random, words, request))
     values: dict[str, Value] = dict(request.values)
     scene.call((tool, values))
-    content, fields = tools.result(random, words, tool, request)
+    content, fields = tools.result(random, words, tool)
     scene.result(content)
     answer = tools.answer(random, words, tool, request, fields)
     scene.say(answer)

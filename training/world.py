@@ -79,6 +79,30 @@ class ToolWords:
         return tuple(leaf for parameter in self.parameters for leaf in parameter.leaves())
 
 
+@dataclass(frozen=True)
+class Chain:
+    """Two tools of which the second takes what the first returns, and requests that need both."""
+
+    first: ToolWords
+    second: ToolWords
+    link: Mapping[str, str]  # slot of the second -> field of the first one's result
+    requests: tuple[Frame, ...]
+    answers: tuple[Frame, ...]
+
+    def together(self, first: ToolWords, second: ToolWords) -> ToolWords:
+        """Both as one tool: the requests of the chain, and the parameters that a request may say."""
+        own = {leaf.slot for leaf in first.leaves()} | set(self.link)
+        return ToolWords(
+            names=("both",),
+            descriptions=("",),
+            requests=self.requests,
+            parameters=(*first.leaves(), *(leaf for leaf in second.leaves() if leaf.slot not in own)),
+            answers=self.answers,
+            results={**first.results, **second.results},
+            key=f"{first.key} -> {second.key}",
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Words:
     """All words of one language in one world."""
@@ -108,6 +132,16 @@ class Words:
     @cached_property
     def by_key(self) -> dict[str, ToolWords]:
         return {tool.key: tool for tool in self.tools}
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        """The chains of chains_*.toml whose tools are there."""
+        found = []
+        for table in self.pages.get("chains", {}).get("chain", ()):
+            if self.by_key.keys() >= set(table["steps"]):
+                first, second = (self.by_key[key] for key in table["steps"])
+                found.append(Chain(first, second, table["link"], frames(table["requests"]), frames(table["answers"])))
+        return tuple(found)
 
     @cached_property
     def domains(self) -> dict[str, tuple[ToolWords, ...]]:
@@ -205,7 +239,7 @@ def faults(words: Words) -> list[str]:
 
     every = ((kind, name) for kind, names in words.names.items() for name in names)
     found = [f"{kind}: {name} ends like a sentence" for kind, name in every if name[-1] in ".!?。！？"]
-    for tool in words.tools:
+    for tool in (*words.tools, *(chain.together(chain.first, chain.second) for chain in words.chains)):
         leaves = {leaf.slot: leaf for leaf in tool.leaves()}
         required = {slot for slot, leaf in leaves.items() if leaf.required}
         for leaf in leaves.values():
@@ -262,19 +296,16 @@ def _unclear(words: Words, text: Frame, leaves: Mapping[str, Parameter]) -> Iter
 
 
 def _chain_faults(words: Words) -> Iterator[str]:
-    """What is wrong with the chains: unknown tools, links of different kinds, requests that leave out what is required, ..."""
+    """What is wrong with the chains beyond what is wrong with any tool: links of different kinds, what would be known twice."""
     from training.kinds import alike, schema
 
-    by_key = words.by_key
-    for table in words.pages.get("chains", {}).get("chain", []):
-        name = " -> ".join(table["steps"])
-        if not set(table["steps"]) <= by_key.keys():
-            yield f"{name}: an unknown tool"
-            continue
-        first, second = (by_key[key] for key in table["steps"])
-        mine, other = ({leaf.slot: leaf for leaf in told.leaves()} for told in (first, second))
-        for slot, key in table["link"].items():
-            kind = first.results.get(key)
+    for table in words.pages.get("chains", {}).get("chain", ()):
+        yield from (f"a chain wants the tool {key}, which is not there" for key in table["steps"] if key not in words.by_key)
+    for chain in words.chains:
+        name = f"{chain.first.key} -> {chain.second.key}"
+        mine, other = ({leaf.slot: leaf for leaf in told.leaves()} for told in (chain.first, chain.second))
+        for slot, key in chain.link.items():
+            kind = chain.first.results.get(key)
             if slot not in other or not isinstance(kind, str):
                 yield f"{name}: nothing to link {slot} with {key}"
             elif kind != other[slot].kind:
@@ -282,21 +313,13 @@ def _chain_faults(words: Words) -> Iterator[str]:
                 fits = given == wanted or (given, wanted) == ("integer", "number")
                 if not fits or alike(words, kind) != alike(words, other[slot].kind):
                     yield f"{name}: {key} is no value for {slot}"
-        both = mine.keys() & other.keys() - table["link"].keys()
-        yield from (f"{name}: {slot} is of two kinds" for slot in both if mine[slot].kind != other[slot].kind)
-        slots = mine.keys() | other.keys() - table["link"].keys()
-        needed = {slot for slot in mine if mine[slot].required} | {
-            slot for slot in other if other[slot].required and slot not in table["link"]
-        }
-        for text in table["requests"]:
-            said = set(frame(text)[1::2])
-            yield from (f"{name}: {fault}: {text}" for fault in _unclear(words, frame(text), {**other, **mine}))
-            if said - slots or needed - said:
-                yield f"{name}: wants {sorted(needed - said)} and not {sorted(said - slots)}: {text}"
-        for text in table["answers"]:
-            said = set(frame(text)[1::2])
-            if said - slots - first.results.keys() - second.results.keys() or said & first.results.keys() & second.results.keys():
-                yield f"{name}: an answer of something unknown, or known twice: {text}"
+        for slot in mine.keys() & other.keys() - chain.link.keys():
+            if mine[slot].kind != other[slot].kind or (other[slot].required and not mine[slot].required):
+                yield f"{name}: {slot} is of two kinds, or needed by the second alone"
+        twice = chain.first.results.keys() & chain.second.results.keys()
+        yield from (
+            f"{name}: an answer of what is known twice: {text[0]}..." for text in chain.answers if twice & set(text[1::2])
+        )
 
 
 if __name__ == "__main__":

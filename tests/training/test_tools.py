@@ -195,7 +195,7 @@ def test_a_result_holds_the_fields_of_the_answer() -> None:
     for words in WORDS.tools:
         tool = declare(random, WORDS, words)
         request = ask(random, WORDS, tool)
-        text, fields = tools.result(random, WORDS, tool, request)
+        text, fields = tools.result(random, WORDS, tool)
         answer = tools.answer(random, WORDS, tool, request, fields)
         assert answer.endswith((".", "!", "?")) or words.answers
         for name, value in fields.items():
