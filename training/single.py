@@ -10,6 +10,7 @@ from training import kinds, tools
 from training.details import called, restyled
 from training.dialogue import Dialogue, assistant, calls, results, system, user
 from training.disguise import disguise
+from training.headed import headed
 from training.invent import invent
 from training.kinds import Value
 from training.prompts import system_prompt
@@ -29,6 +30,7 @@ _VAGUE = re.compile(
 )
 _COMMAS = frozenset(",;/，、；")
 NATURAL = 0.6  # the share of dialogues in which no tool that is asked for is invented or in disguise
+HEADED = 0.08  # the share of natural tools with a noun behind one of their names
 LOOSENED = 0.15  # the share of natural tools that do not require one of their required parameters
 ERRORS = 0.06  # the share of calls that fail
 
@@ -112,6 +114,8 @@ def draw_tools(random: Random, words: Words, count: int) -> list[ToolWords]:
         tool = invent(random, words) if random.random() < share else pick(random, words.tools)
         if tool.incomplete and random.random() < LOOSENED:
             tool = loosened(random, tool)
+        if tool.recipe is None and random.random() < HEADED:
+            tool = headed(random, words, tool)
         if random.random() < 0.3:
             tool = restyled(random, tool)
         if tool.recipe is None and random.random() < disguised:
