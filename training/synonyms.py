@@ -20,7 +20,7 @@ class Synonyms:
         self._found = re.compile(f"{edge}({phrases}){end}", re.IGNORECASE) if table else None
         self._cut: dict[str, tuple[str, ...]] = {}
 
-    def vary(self, random: Random, text: str, share: float = 0.25) -> str:
+    def vary(self, random: Random, text: str, share: float = 0.3) -> str:
         """The text, each known word replaced with this chance."""
         pieces = self._cut.get(text)
         if pieces is None:

@@ -13,10 +13,12 @@ from training.disguise import disguise
 from training.fillers import filled
 from training.kinds import Value
 from training.pseudo import pick
+from training.slips import slipped
 from training.spelling import STYLES, name_words, restyle
 from training.wording import END, PAUSES, beside, sentence, uncapital, unparted, wording
 from training.world import Frame, Parameter, ToolWords, Words
 
+SLIPPED = 0.06  # the share of English requests for natural tools that are typed in haste
 # People give a page where a host is asked for, a path where a file is.
 _ALIKE = {"url": "domain", "domain": "url", "file": "path", "path": "file", "folder": "path", "city": "address", "place": "city"}
 
@@ -172,6 +174,8 @@ def ask(
     # In an invented or disguised tool the very words are the only clue.
     if tool.words.recipe is None and tool.words.disguised is None:
         frame = tuple(part if place % 2 else words.synonyms.vary(random, part) for place, part in enumerate(frame))
+        if words.language == "en" and random.random() < SLIPPED:
+            frame = slipped(random, frame)
     lower = random.random() < 0.05
     if lower:
         values = {slot: value if slot in known else _lowered(words, value) for slot, value in values.items()}
