@@ -27,12 +27,14 @@ class Synonyms:
             pieces = self._cut[text] = tuple(self._found.split(text)) if self._found else (text,)
         if len(pieces) == 1:
             return text
-        made = list(pieces)
-        for place in range(1, len(made), 2):
+        made = pieces[0]
+        for place in range(1, len(pieces), 2):
+            found = pieces[place]
             if random.random() < share:
-                made[place] = self._other(random, made[place])
-                made[place - 1] = _ARTICLE.sub(r"\1an " if made[place][0] in "aeiouAEIOU" else r"\1a ", made[place - 1])
-        return "".join(made)
+                found = self._other(random, found)
+                made = _ARTICLE.sub(r"\1an " if found[0] in "aeiouAEIOU" else r"\1a ", made)
+            made += found + pieces[place + 1]
+        return made
 
     def _other(self, random: Random, word: str) -> str:
         new = pick(random, self._table[word] if word in self._table else self._table[word.lower()])

@@ -18,6 +18,11 @@ def test_an_article_fits_what_follows() -> None:
     assert made == {"Take a picture", "Take an image"}
 
 
+def test_an_article_fits_where_it_ends_a_phrase() -> None:
+    table = Synonyms({"i need a": ["I want a"], "photo": ["image"]}, "en")
+    assert table.vary(Random(1), "I need a photo", share=1) == "I want an image"
+
+
 def test_chinese_needs_no_blanks() -> None:
     assert Synonyms({"删除": ["去掉"]}, "zh").vary(Random(1), "请删除文件", share=1) == "请去掉文件"
 
