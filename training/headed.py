@@ -4,6 +4,7 @@ A tool gets such a noun for one of its names, in some of its requests, and in it
 only reading that the declaration has it does.
 """
 
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -27,6 +28,7 @@ _FOLLOWING = frozenset((
 ))
 # fmt: on
 _OPEN = frozenset("的在要是有到从把被给跟和吧吗呢了也都还能可会该就才再，。？！；：、—（ ")  # and in Chinese
+_VERBAL = re.compile("...(?:ed|ing|ly)$")
 _SAID = {
     "en": ("The {}", "Which {}", "Name of the {}", "The {}'s name", "{}", ""),
     "zh": ("哪个{}", "{}", "{}的名称", "{}名", "要用的{}"),
@@ -117,16 +119,8 @@ def _end(language: str, name: str) -> str:
     """The noun that a name ends in; nothing where it is one word or looks like no noun."""
     if language == "zh":
         end = name[-2:]
-        return (
-            end if len(name) > 3 and all("\u4e00" <= letter <= "\u9fff" and letter not in pseudo.LOOSE for letter in end) else ""
-        )
-    end = name.rpartition(" ")[2] if " " in name else ""
-    return (
-        end
-        if len(end) > 2
-        and end.isalpha()
-        and end.isascii()
-        and end.islower()
-        and not (len(end) > 4 and end.endswith(("ed", "ing", "ly")))
-        else ""
-    )
+        noun = len(name) > 3 and all("\u4e00" <= letter <= "\u9fff" and letter not in pseudo.LOOSE for letter in end)
+    else:
+        end = name.rpartition(" ")[2] if " " in name else ""
+        noun = len(end) > 2 and end.isascii() and end.isalpha() and end.islower() and not _VERBAL.search(end)
+    return end if noun else ""
