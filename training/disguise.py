@@ -34,7 +34,7 @@ _PLAIN = frozenset((
 
 
 _JOINT = 4  # characters between two values that may be all that tells them apart
-_GRAMMAR = frozenset("的了是在有多少还个一么吗什几把给我你要到于和与就不请帮下看查里上中某吧都也能可为从用让去来做这那")
+GRAMMAR = frozenset("的了是在有多少还个一么吗什几把给我你要到于和与就不请帮下看查里上中某吧都也能可为从用让去来做这那")
 
 
 def disguise(random: Random, words: Words, tool: ToolWords) -> ToolWords:
@@ -49,8 +49,8 @@ def _english(random: Random, words: Words, tool: ToolWords) -> ToolWords:
     # Where the overlap is: in the description only, in the name only, or in both.
     where = random.random()
     name = pick(random, tool.names)
-    description = pick(random, [text for text in tool.descriptions if _stems([text]) & asked] or tool.descriptions)
-    told = _stems([description] if where > 0.12 else []) | ({_stem(part) for part in name_words(name)} if where < 0.8 else set())
+    description = pick(random, [text for text in tool.descriptions if stems([text]) & asked] or tool.descriptions)
+    told = stems([description] if where > 0.12 else []) | ({_stem(part) for part in name_words(name)} if where < 0.8 else set())
     shared = sorted(told & asked)
     if not shared:
         return tool
@@ -58,7 +58,7 @@ def _english(random: Random, words: Words, tool: ToolWords) -> ToolWords:
     replaced = (
         sorted(told - _PLAIN) if random.random() < 0.4 else random.sample(shared, min(len(shared), pick(random, (1, 1, 2, 2, 3))))
     )
-    taken = _stems(tool.descriptions) | {_stem(part) for one in tool.names for part in name_words(one)}
+    taken = stems(tool.descriptions) | {_stem(part) for one in tool.names for part in name_words(one)}
     chosen: dict[str, str] = {}
     for stem in replaced:
         new = _other(random, words)
@@ -72,15 +72,15 @@ def _english(random: Random, words: Words, tool: ToolWords) -> ToolWords:
                 pieces[place - 1] = _ARTICLE.sub(r"\1n " if new[0] in "aeiouAEIOU" else r"\1 ", pieces[place - 1])
         return "".join(pieces)
 
-    requests = tuple(request for request in tool.requests if _stems(request[::2]) & chosen.keys())
+    requests = tuple(request for request in tool.requests if stems(request[::2]) & chosen.keys())
     new_name = pseudo.name(random) if where >= 0.8 else "_".join(chosen.get(_stem(part), part) for part in name_words(name))
     return _changed(tool, change, (new_name,), (description if where > 0.12 else "",), requests)
 
 
 def _chinese(random: Random, words: Words, tool: ToolWords) -> ToolWords:
-    told = {pair for text in tool.descriptions for pair in _pairs(text)}
-    shared = sorted(told & {pair for request in tool.requests for literal in request[::2] for pair in _pairs(literal)})
-    shared = [pair for pair in shared if not _GRAMMAR & set(pair)]
+    told = {pair for text in tool.descriptions for pair in pairs(text)}
+    shared = sorted(told & {pair for request in tool.requests for literal in request[::2] for pair in pairs(literal)})
+    shared = [pair for pair in shared if not GRAMMAR & set(pair)]
     if not shared:
         return tool
     known = vocabulary(words)
@@ -147,8 +147,8 @@ def _other(random: Random, words: Words) -> str:
 @cache
 def vocabulary(words: Words) -> tuple[str, ...]:
     """Some thousand words: a list in frames.toml, and the English words of all tools."""
-    told = {stem for tool in words.tools for stem in _stems(tool.descriptions)}
-    told |= {stem for tool in words.tools for request in tool.requests for stem in _stems(request[::2])}
+    told = {stem for tool in words.tools for stem in stems(tool.descriptions)}
+    told |= {stem for tool in words.tools for request in tool.requests for stem in stems(request[::2])}
     told = {word for word in told - _PLAIN if len(word) > 3} if words.language == "en" else set()
     told |= set(words.frames["invented"]["vocabulary"].split())
     told -= {text for tool in words.tools for leaf in tool.leaves() for text in leaf.descriptions}  # it would name another value
@@ -168,10 +168,10 @@ def _stem(word: str) -> str:
 
 def telling(texts: Iterable[str]) -> set[str]:
     """The stems of the English words in some texts that mean something for a tool."""
-    return _stems(texts) - _PLAIN
+    return stems(texts) - _PLAIN
 
 
-def _stems(texts: Iterable[str]) -> set[str]:
+def stems(texts: Iterable[str]) -> set[str]:
     return {_stem(piece) for text in texts for piece in _cut(text)[1::2]}
 
 
@@ -182,7 +182,7 @@ def _like(old: str, new: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _pairs(text: str) -> frozenset[str]:
+def pairs(text: str) -> frozenset[str]:
     return frozenset(
         text[place : place + 2]
         for place in range(len(text) - 1)

@@ -12,12 +12,14 @@ from training.details import detailed, explained, first_word, generic, restyled
 from training.disguise import disguise
 from training.fillers import filled
 from training.kinds import Value
+from training.plain import plain
 from training.pseudo import pick
 from training.slips import slipped
 from training.spelling import STYLES, name_words, restyle
 from training.wording import END, PAUSES, beside, sentence, uncapital, unparted, wording
 from training.world import Frame, Parameter, ToolWords, Words
 
+PLAIN = 0.85  # the share of requests that are drawn of those that share a word with the declaration
 SLIPPED = 0.06  # the share of English requests for natural tools that are typed in haste
 # People give a page where a host is asked for, a path where a file is.
 _ALIKE = {"url": "domain", "domain": "url", "file": "path", "path": "file", "folder": "path", "city": "address", "place": "city"}
@@ -152,7 +154,10 @@ def ask(
     leaves = {leaf.slot: leaf for leaf in tool.words.leaves()}
     if frame is None:
         fitting = [one for one in tool.words.requests if all(slot in one[1::2] for slot in known)]
-        frame = pick(random, fitting or tool.words.requests)
+        fitting = fitting or list(tool.words.requests)
+        if random.random() < PLAIN:
+            fitting = plain(words.language, tool.declaration, fitting) or fitting
+        frame = pick(random, fitting)
     frame = wrapped(random, words, frame)
     chance = random.random() if optional is None else optional
     # Arguments stand in the order of their names: an optional one that comes first is easily forgotten.
