@@ -34,6 +34,7 @@ _PLAIN = frozenset((
 
 
 _JOINT = 4  # characters between two values that may be all that tells them apart
+# Chinese characters that tie words together: a pair with one of them means nothing for a tool.
 GRAMMAR = frozenset("的了是在有多少还个一么吗什几把给我你要到于和与就不请帮下看查里上中某吧都也能可为从用让去来做这那")
 
 
@@ -172,6 +173,7 @@ def telling(texts: Iterable[str]) -> set[str]:
 
 
 def stems(texts: Iterable[str]) -> set[str]:
+    """The English words of some texts of three letters or more, in small letters and without a plural's s."""
     return {_stem(piece) for text in texts for piece in _cut(text)[1::2]}
 
 
@@ -183,6 +185,7 @@ def _like(old: str, new: str) -> str:
 
 @lru_cache(maxsize=65536)
 def pairs(text: str) -> frozenset[str]:
+    """Every two Chinese characters of a text that stand beside one another."""
     return frozenset(
         text[place : place + 2]
         for place in range(len(text) - 1)
