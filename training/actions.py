@@ -8,8 +8,9 @@ from typing import Any
 from training import kinds, tools
 from training.kinds import Value
 from training.pseudo import pick
-from training.scene import Scene, Slots, capital, inline, packed, subjects, weighed
+from training.scene import Scene, Slots, inline, packed, subjects, weighed
 from training.single import draw_tools
+from training.spelling import capital
 from training.tools import Tool
 
 KEEP = ("task", "day", "field")

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from training.pseudo import pick
-from training.spelling import name_words, restyle
+from training.spelling import capital, name_words, restyle
 from training.world import Words
 
 
@@ -42,7 +42,7 @@ def sentence(words: Words, facts: Sequence[tuple[str, str]], start: str = "") ->
     text = parts[0] if len(parts) == 1 else answers["comma"].join(parts[:-1]) + answers["and"] + parts[-1]
     text = start + text
     if words.language != "zh":  # a field keeps the letters that it has in the result
-        text = text[:1].upper() + text[1:]
+        text = capital(text)
     return f"{text}{answers['end']}"
 
 

@@ -13,6 +13,7 @@ from random import Random
 from training import pseudo
 from training.details import called
 from training.pseudo import pick
+from training.spelling import capital
 from training.wording import PAUSES
 from training.world import Frame, Parameter, ToolWords, Words
 
@@ -62,12 +63,12 @@ def _declared(random: Random, language: str, leaf: Parameter, noun: str) -> Para
     own = called(language, leaf, leaf.names[0])
     if own and random.random() < 0.3:
         texts = tuple(text.format(noun, own) for text in _BELONGING[language])
-        return replace(leaf, descriptions=tuple(text[:1].upper() + text[1:] for text in texts), stated=True)
+        return replace(leaf, descriptions=tuple(map(capital, texts)), stated=True)
     texts = tuple(text.format(noun) for text in _SAID[language])
     if language == "zh":
         return replace(leaf, names=(*leaf.names, pseudo.word(random)), descriptions=texts, stated=True)
     names = (noun, noun, f"{noun}_name", f"which_{noun}", f"{noun}_label")
-    return replace(leaf, names=names, descriptions=tuple(text[:1].upper() + text[1:] for text in texts))
+    return replace(leaf, names=names, descriptions=tuple(map(capital, texts)))
 
 
 def _behind(language: str, frame: Frame, slot: str, noun: str) -> Frame:
@@ -97,12 +98,11 @@ def _behind(language: str, frame: Frame, slot: str, noun: str) -> Frame:
 
 def _noun(random: Random, words: Words, leaf: Parameter) -> str:
     """A noun that no name of the parameter ends in."""
-    if random.random() < 0.2:
-        return pseudo.word(random) if words.language == "en" else pseudo.han(random, 2)
-    ends = {_end(words.language, name) for name in words.names[leaf.kind]}
-    for _ in range(8):
+    names = words.names[leaf.kind]
+    for _ in range(0 if random.random() < 0.2 else 8):
         noun = pick(random, nouns(words))
-        if noun not in ends and words.synonyms.vary(random, noun, 1.0) == noun:  # the request must not say another one
+        fixed = words.synonyms.vary(random, noun, 1.0) == noun  # the request must not say another one
+        if fixed and not any(_end(words.language, name) == noun for name in names):
             return noun
     return pseudo.word(random) if words.language == "en" else pseudo.han(random, 2)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from training import facts, pseudo
 from training.pseudo import pick
-from training.spelling import name_words
+from training.spelling import capital, name_words
 from training.tools import Tool, declare
 from training.world import Parameter, ToolWords, Words, frame
 
@@ -53,7 +53,7 @@ def invent(random: Random, words: Words, recipe: Recipe | None = None, requests:
     description = pick(random, invented["descriptions"])
     phrase = _phrase(random, words, recipe)
     verb = pick(random, recipe.verb["said"])
-    description = _capital(
+    description = capital(
         description.replace("{verb}", verb).replace("{verbs}", _third(words.language, verb)).replace("{object}", phrase)
     )
     return ToolWords(
@@ -91,7 +91,7 @@ def namesake(random: Random, words: Words, tool: Tool, style: str | None = None)
     rest = " ".join(parts[1:])
     made = ToolWords(
         names=("_".join((pick(random, verb["names"]), *parts[1:])),),
-        descriptions=(f"{_capital(pick(random, verb['said']))} {_article(rest)}.",),
+        descriptions=(f"{capital(pick(random, verb['said']))} {_article(rest)}.",),
         requests=(),
         parameters=tool.words.parameters if random.random() < 0.6 else tuple(p for p, _ in _parameters(random, words)),
         domain=tool.words.domain,
@@ -269,7 +269,7 @@ def _made(random: Random, words: Words, slot: str, name: str, said: str, kind: s
     # A Chinese request says what the description says; without it the identifier would have to be translated.
     if words.language == "zh" and said not in text and said != name:
         text = said
-    return Parameter(slot, (name,), kind, random.random() < 0.75, (_capital(text),))
+    return Parameter(slot, (name,), kind, random.random() < 0.75, (capital(text),))
 
 
 def _enum(random: Random, words: Words, place: int) -> tuple[Parameter, str]:
@@ -334,7 +334,7 @@ def _request(random: Random, words: Words, recipe: Recipe, parameters: list[tupl
         end = "." if words.language == "en" else "。"
         if after[0] == "\n":
             end = ":" if words.language == "en" else "："
-    return f"{_capital(head)}{inline}{flags}{end}{after}"
+    return f"{capital(head)}{inline}{flags}{end}{after}"
 
 
 _ROLES = ("date", "time", "person", "email")
@@ -384,10 +384,6 @@ def _third(language: str, verb: str) -> str:
 
 def _article(noun: str) -> str:
     return ("an " if noun[:1].lower() in tuple("aeiou") else "a ") + noun
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _some(random: Random, values: list[Any], count: int) -> list[Any]:

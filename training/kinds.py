@@ -33,7 +33,7 @@ from training.clock import BARE_DAYS, booked_day, clear_time, date, duration, mo
 from training.identifiers import INVENTED
 from training.pseudo import pick
 from training.shapes import free_text, shape, stretched
-from training.spelling import name_words
+from training.spelling import capital, name_words
 from training.world import Frame, Parameter, Words
 
 # Kinds whose entities are identifiers or one of few words.
@@ -142,7 +142,7 @@ def draw(random: Random, words: Words, kind: str, parameter: Parameter | None = 
             else:
                 text = stretched(random, words, text)
         if text.partition(" ")[0] in _LEADING:  # with a small letter it would not belong to the name
-            text = text[:1].upper() + text[1:]
+            text = capital(text)
         return Value(text, text, kind)
     texts = words.texts.get(kind)
     if texts is not None:

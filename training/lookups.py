@@ -7,7 +7,8 @@ from training import actions, conditions, pseudo
 from training.dialogue import Dialogue
 from training.kinds import draw
 from training.pseudo import pick
-from training.scene import Scene, capital, packed
+from training.scene import Scene, packed
+from training.spelling import capital
 from training.world import ToolWords, Words
 
 _ROWS = (2, 3, 4, 5, 6, 8, 8, 10, 12, 15, 20, 30, 45, 60)

@@ -17,7 +17,7 @@ from training.dialogue import Dialogue
 from training.kinds import Value
 from training.prompts import system_prompt
 from training.pseudo import pick
-from training.spelling import STYLES, name_words, restyle
+from training.spelling import STYLES, capital, name_words, restyle
 from training.tools import Tool
 from training.wording import quote
 from training.world import ToolWords, Words, tool_words
@@ -226,10 +226,6 @@ class Scene:
 
 
 # ------------------------------------------------------------------------------------------------ helpers of text
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def what(language: str, tool: Tool, slot: str) -> str:

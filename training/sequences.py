@@ -12,8 +12,8 @@ from training.dialogue import Dialogue
 from training.failures import told
 from training.kinds import Value, draw
 from training.pseudo import pick
-from training.scene import Scene, capital, inline, joined, packed
-from training.spelling import restyle
+from training.scene import Scene, inline, joined, packed
+from training.spelling import capital, restyle
 from training.tools import Tool
 from training.world import Parameter, ToolWords, Words
 

@@ -12,10 +12,11 @@ from training import pseudo
 from training.disguise import vocabulary
 from training.leaves import strings
 from training.pseudo import pick
+from training.spelling import capital
 from training.world import Words
 
 
-def shape(random: Random, words: Words, capital: bool) -> str:
+def shape(random: Random, words: Words, capitals: bool) -> str:
     """A name of one to six words, or of two to nine characters."""
     page = words.pages["shapes"]
     while True:
@@ -25,10 +26,10 @@ def shape(random: Random, words: Words, capital: bool) -> str:
             if "上海" in text or "伞" in text:
                 continue
             return text
-        if not capital:
+        if not capitals:
             return text
-        named = " ".join(part if part in page["small"] else part[:1].upper() + part[1:] for part in text.split(" "))
-        return named[:1].upper() + named[1:]
+        named = " ".join(part if part in page["small"] else capital(part) for part in text.split(" "))
+        return capital(named)
 
 
 def free_text(random: Random, words: Words, kind: str) -> str:
@@ -89,7 +90,7 @@ def stretched(random: Random, words: Words, text: str) -> str:
         return " ".join(parts[:-1])
     more = pick(random, known) if random.random() < 0.6 else pseudo.word(random)
     if parts[-1][:1].isupper():
-        more = more[:1].upper() + more[1:]
+        more = capital(more)
     return f"{more} {text}" if chance < 0.5 else f"{text} {more}"
 
 

@@ -1,4 +1,4 @@
-"""Identifiers and the styles they are written in."""
+"""Identifiers and the styles they are written in; capitals."""
 
 import re
 from functools import lru_cache
@@ -25,3 +25,8 @@ def restyle(name: str, style: str) -> str:
         humps = "".join(word.capitalize() for word in words)
         return humps if style == "pascal" else words[0] + humps[len(words[0]) :]
     return name
+
+
+def capital(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from training.pseudo import pick
+from training.spelling import capital
 
 _ARTICLE = re.compile(r"(^|\s)an? $")
 
@@ -38,7 +39,7 @@ class Synonyms:
 
     def _other(self, random: Random, word: str) -> str:
         new = pick(random, self._table[word] if word in self._table else self._table[word.lower()])
-        return new[:1].upper() + new[1:] if word[:1].isupper() else new
+        return capital(new) if word[:1].isupper() else new
 
     def word(self, random: Random, word: str) -> str:
         """One word of an identifier."""

@@ -15,7 +15,7 @@ from training.kinds import Value
 from training.plain import plain
 from training.pseudo import pick
 from training.slips import slipped
-from training.spelling import STYLES, name_words, restyle
+from training.spelling import STYLES, capital, name_words, restyle
 from training.wording import END, PAUSES, beside, sentence, uncapital, unparted, wording
 from training.world import Frame, Parameter, ToolWords, Words
 
@@ -152,10 +152,12 @@ def ask(
     """
     known = known or {}
     leaves = {leaf.slot: leaf for leaf in tool.words.leaves()}
+    # In an invented or disguised tool the very words are the only clue, and every request has one.
+    natural = tool.words.recipe is None and tool.words.disguised is None
     if frame is None:
         fitting = [one for one in tool.words.requests if all(slot in one[1::2] for slot in known)]
         fitting = fitting or list(tool.words.requests)
-        if random.random() < PLAIN:
+        if natural and random.random() < PLAIN:
             fitting = plain(words.language, tool.declaration, fitting) or fitting
         frame = pick(random, fitting)
     frame = wrapped(random, words, frame)
@@ -176,8 +178,7 @@ def ask(
             values[slot] = _other(random, words, leaf, values, slot in bare)
             while counts and leaf.kind == "id" and values[slot].said.isdigit():  # it would be taken for the number
                 values[slot] = _other(random, words, leaf, values, False)
-    # In an invented or disguised tool the very words are the only clue.
-    if tool.words.recipe is None and tool.words.disguised is None:
+    if natural:
         frame = tuple(part if place % 2 else words.synonyms.vary(random, part) for place, part in enumerate(frame))
         if words.language == "en" and random.random() < SLIPPED:
             frame = slipped(random, frame)
@@ -275,7 +276,7 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
     if chance > 0.78 and words.asides:
         # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
         aside = kinds.compose(random, words, _aside(random, words, {} if isinstance(request, str) else request.values))
-        aside = sentence(words.language, aside[:1].upper() + aside[1:])
+        aside = sentence(words.language, capital(aside))
         first = chance > 0.83 or (not isinstance(request, str) and request.open)
         text = aside + blank + text if first else sentence(words.language, text) + blank + aside
     if chance < 0.12:

@@ -4,6 +4,7 @@ import re
 from random import Random
 
 import pytest
+from tests.training.changes import changed
 from training.disguise import disguise
 from training.spelling import name_words
 from training.world import Parameter, ToolWords, World, frames
@@ -47,17 +48,13 @@ def _terms(language: str, tool: ToolWords) -> set[str]:
 @pytest.mark.parametrize("language", WORLD.languages)
 def test_every_request_shares_a_word_with_the_declaration(language: str) -> None:
     words, random = WORLD.language(language), Random(3)
-    changed = 0
-    for tool in words.tools:
-        made = disguise(random, words, tool)
-        if made is tool:
-            continue
-        changed += 1
+    found = changed(words, disguise, random)
+    for tool, made in found:
         new = _terms(language, made) - _terms(language, tool)
         for request in made.requests:
             said = _split(language, "".join(request[::2]))
             assert any(word.startswith(term) for term in new for word in (*said, *(f"{word}s" for word in said))), request
-    assert changed > len(words.tools) / 2
+    assert len(found) > len(words.tools) / 2
 
 
 def test_a_tool_whose_requests_say_nothing_of_it_stays() -> None:

@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from tests.training.changes import changed
 from training import tools
 from training.headed import headed, nouns
 from training.world import Parameter, ToolWords, World, frames
@@ -23,9 +24,9 @@ def _tool(*requests: str, kind: str = "venue") -> ToolWords:
 def test_the_noun_stands_behind_the_name_and_in_the_declaration() -> None:
     words, tool = WORLD.language("en"), _tool("Keep a seat at {x}, please", "{x} has to keep one for me", "In my {x}?")
     drawn = [headed(Random(seed), words, tool) for seed in range(60)]
-    changed = [made for made in drawn if made is not tool]  # none where the noun would be a word of the tool itself
-    assert len(changed) > 50
-    for made in changed:
+    with_noun = [made for made in drawn if made is not tool]  # none where the noun would be a word of the tool itself
+    assert len(with_noun) > 50
+    for made in with_noun:
         first, second, third = made.requests[3:6]
         noun = first[2].split(",")[0].strip()
         assert first == ("Keep a seat at the ", "x", f" {noun}, please")
@@ -49,12 +50,8 @@ def test_a_noun_stands_behind_names_only() -> None:
 @pytest.mark.parametrize("language", WORLD.languages)
 def test_the_call_has_the_bare_name(language: str) -> None:
     words, random = WORLD.language(language), Random(5)
-    changed = 0
-    for plain in words.tools:
-        made = headed(random, words, plain)
-        if made is plain:
-            continue
-        changed += 1
+    found = changed(words, headed, random)
+    for plain, made in found:
         declared = tools.declare(random, words, made)
         new = [request for request in made.requests if request not in plain.requests]
         request = tools.ask(random, words, declared, frame=random.choice(new))
@@ -62,7 +59,7 @@ def test_the_call_has_the_bare_name(language: str) -> None:
             leaf = next(leaf for leaf in made.leaves() if leaf.slot == slot)
             if leaf.kind in words.names and isinstance(value.given, str):
                 assert value.given.lower() in request.text.lower()
-    assert changed > len(words.tools) / 2
+    assert len(found) > len(words.tools) / 2
 
 
 def test_nouns_are_what_names_end_in() -> None:
