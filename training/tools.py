@@ -20,6 +20,7 @@ from training.wording import END, PAUSES, beside, sentence, uncapital, unparted,
 from training.world import Frame, Parameter, ToolWords, Words
 
 PLAIN = 0.85  # the share of requests that are drawn of those that share a word with the declaration
+ASIDES = 0.22  # the share of requests with something beside them that has nothing to do with them
 SLIPPED = 0.06  # the share of English requests for natural tools that are typed in haste
 # People give a page where a host is asked for, a path where a file is.
 _ALIKE = {"url": "domain", "domain": "url", "file": "path", "path": "file", "folder": "path", "city": "address", "place": "city"}
@@ -207,7 +208,8 @@ def wrapped(random: Random, words: Words, frame: Frame) -> Frame:
         )
         whole = orders and not any(mark in literal for literal in frame[::2] for mark in "。？！；：:\n")
         return (before + frame[0], *frame[1:-1], frame[-1] + after) if whole else frame
-    orders = frame[0].partition(" ")[0] in wrap["verbs"] and not frame[-1].strip(" .")
+    label = ":" in frame[0] and len(frame[0].partition(":")[0].split()) < 3  # "Watch list: " orders nothing
+    orders = frame[0].partition(" ")[0] in wrap["verbs"] and not label and not frame[-1].strip(" .")
     if not orders or any(mark in literal for literal in frame[:-1:2] for mark in ".?!;\n"):
         return frame
     first = before + frame[0][0].lower() + frame[0][1:] if before else frame[0]
@@ -273,11 +275,11 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
     chance = random.random()
     if text[-1:] not in END and (chance < 0.12 or random.random() < 0.55):
         text += stop
-    if chance > 0.78 and words.asides:
+    if chance > 1 - ASIDES and words.asides:
         # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
         aside = kinds.compose(random, words, _aside(random, words, {} if isinstance(request, str) else request.values))
         aside = sentence(words.language, capital(aside))
-        first = chance > 0.83 or (not isinstance(request, str) and request.open)
+        first = chance > 1 - 0.77 * ASIDES or (not isinstance(request, str) and request.open)
         text = aside + blank + text if first else sentence(words.language, text) + blank + aside
     if chance < 0.12:
         text += blank + pick(random, words.frames["closers"])
