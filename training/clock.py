@@ -91,7 +91,7 @@ def booked_day(random: Random, language: str) -> str:
     """A day that something can be booked for: one day, and not a past one."""
     while True:
         text = date(random, language)
-        if text[:2] == "20":
+        if text[4:5] in ("-", "年"):  # a year begins it, not a day
             text = f"{pick(random, (2027, 2028))}{text[4:]}"
         text = text.replace("/2026", "/2027")
         if text not in _NO_DAYS and not text.endswith((" 2025", " 2026")):
