@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from random import Random
+from string import ascii_uppercase
 
 from training import pseudo
 from training.disguise import vocabulary
@@ -58,6 +59,28 @@ def restyled(random: Random, tool: ToolWords) -> ToolWords:
     if not any(one.kind == "enum" for one in tool.parameters):
         return tool
     return replace(tool, parameters=tuple(map(changed, tool.parameters)))
+
+
+def recoded(random: Random, tool: ToolWords) -> ToolWords:
+    """The tool with codes that say nothing where people say an enum's values in other words: only the description tells which."""
+
+    def changed(one: Parameter) -> Parameter:
+        return replace(one, values=_codes(random, len(one.values))) if one.spoken else one
+
+    return replace(tool, parameters=tuple(map(changed, tool.parameters)))
+
+
+def _codes(random: Random, count: int) -> tuple[str, ...]:
+    shape = random.random()
+    if shape < 0.25:
+        return tuple(random.sample(ascii_uppercase, count))
+    if shape < 0.5:
+        before = pick(random, ("", "", "T", "opt_", "type-"))
+        return tuple(f"{before}{number}" for number in random.sample(range(1, 20), count))
+    found: set[str] = set()
+    while len(found) < count:
+        found.add(pseudo.word(random))
+    return tuple(random.sample(sorted(found), count))
 
 
 def _value(value: str, style: str) -> str:

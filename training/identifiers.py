@@ -7,7 +7,7 @@ from training.pseudo import pick
 from training.shapes import stretched
 from training.world import Words
 
-INVENTED = 0.25  # the share of names that have invented words in the place of their own
+INVENTED = 0.15  # the share of names that have invented words in the place of their own
 _EXTENSIONS = ("md", "txt", "csv", "json", "pdf", "docx", "xlsx", "py", "toml", "yaml", "html", "log", "png", "sql", "go", "ts")
 _TOP = ("com", "org", "net", "io", "example", "dev", "cn")
 

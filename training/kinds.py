@@ -43,7 +43,7 @@ _IDENTIFIERS = frozenset(
         *("branch", "repository", "service", "state", "condition"),
     ]
 )
-SHAPED = 0.15  # the share that is new altogether
+SHAPED = 0.1  # the share that is new altogether
 FREE = 0.15  # the share of free text that is made of any words
 STRETCHED = 0.1  # the share that is longer or shorter than the known one
 

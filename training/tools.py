@@ -20,8 +20,8 @@ from training.wording import END, PAUSES, beside, sentence, uncapital, unparted,
 from training.world import Frame, Parameter, ToolWords, Words
 
 PLAIN = 0.85  # the share of requests that are drawn of those that share a word with the declaration
-ASIDES = 0.22  # the share of requests with something beside them that has nothing to do with them
-SLIPPED = 0.06  # the share of English requests for natural tools that are typed in haste
+ASIDES = 0.15  # the share of requests with something beside them that has nothing to do with them
+SLIPPED = 0.03  # the share of English requests for natural tools that are typed in haste
 # People give a page where a host is asked for, a path where a file is.
 _ALIKE = {"url": "domain", "domain": "url", "file": "path", "path": "file", "folder": "path", "city": "address", "place": "city"}
 

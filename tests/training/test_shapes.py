@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 from training import tools
-from training.details import restyled
+from training.details import recoded, restyled
 from training.kinds import draw
 from training.shapes import shape, stretched
 from training.single import loosened
@@ -43,6 +43,21 @@ def test_enum_values_in_another_style_are_said_in_the_same_words() -> None:
         assert value.given in made.parameters[0].values
         assert value.said.lower().replace("_", "").replace("-", "").replace(" ", "") in ("bottomheat", "grill")
     assert {"BOTTOM_HEAT", "bottomHeat", "bottom-heat", "bottom heat"} <= seen
+
+
+def test_other_codes_stand_for_the_same_spoken_values() -> None:
+    words = WORLD.language("zh")
+    known = ("credit_card", "cash", "transfer")
+    pay = Parameter("pay", ("pay",), "enum", True, descriptions=("付款方式",), values=known, spoken=("信用卡", "现金", "转账"))
+    tool = ToolWords(("settle",), ("结账。",), frames(["用{pay}结账"]), (pay,), key="settle")
+    for seed in range(60):
+        made = recoded(Random(seed), tool)
+        codes = made.parameters[0].values
+        assert len(set(codes)) == 3 and not set(codes) & set(known)
+        declared = tools.declare(Random(seed), words, made)
+        (told,) = declared.declaration["function"]["parameters"]["properties"].values()
+        (value,) = tools.ask(Random(seed), words, declared).values.values()
+        assert value.given in told["enum"] and f"{value.given}（{value.said}）" in told["description"]
 
 
 def test_what_is_not_required_may_be_left_out() -> None:
