@@ -18,7 +18,7 @@ Built in:
   picture    floorplan-2.jpg
 Free text, from texts.toml (frames whose slots are kinds): text (a statement), task ("buy milk"), query ("used bikes under 300"),
 and every other key of texts.toml. Free text stands in quotes, or after a marker at the end of the request.
-Entities: every key of names.toml. A third of them is drawn with invented words.
+Entities: every key of names.toml. A quarter of them is drawn with invented words.
 names.toml must have the kinds that built-in ones use: person, stem (of files), folder_name, domain (velmora.example).
 """
 

@@ -276,7 +276,7 @@ def polish(random: Random, words: Words, request: Request | str) -> str:
     if text[-1:] not in END and (chance < 0.12 or random.random() < 0.55):
         text += stop
     if chance > 1 - ASIDES and words.asides:
-        # Something that has nothing to do with the request, before it or behind it; behind open text it would be part of that.
+        # Something that has nothing to do with the request: mostly before it, as behind open text it would be part of that.
         aside = kinds.compose(random, words, _aside(random, words, {} if isinstance(request, str) else request.values))
         aside = sentence(words.language, capital(aside))
         first = chance > 1 - 0.77 * ASIDES or (not isinstance(request, str) and request.open)

@@ -128,7 +128,7 @@ def test_an_interrupted_check_prints_what_it_measured() -> None:
 
 
 def test_the_bundled_model_calls_tools_that_it_has_never_seen(tmp_path: Path) -> None:
-    """93 of 100 (docs/log.md), less what chance takes from so few tasks; check itself asks for 95."""
+    """97 of 100 (docs/log.md), less what chance takes from so few tasks; check itself asks for 95."""
     with serve(None, tmp_path / "log") as service:
         done = check(service.url, "--kind", "single", "--tasks", "12", "--threshold", "70")
     assert done.returncode == 0, done.stdout + done.stderr
