@@ -41,6 +41,7 @@ from tokenwell.engine.attention import choose  # noqa: E402
 from tokenwell.engine.kernels import trust  # noqa: E402
 from tokenwell.engine.kernels.codes import Codes  # noqa: E402
 from tokenwell.engine.kernels.compiling import side_by_side  # noqa: E402
+from tokenwell.engine.layers.norm import Stream  # noqa: E402
 from tokenwell.engine.models import registry  # noqa: E402
 from tokenwell.engine.models.build import Build  # noqa: E402
 from tokenwell.engine.models.config import Raw  # noqa: E402
@@ -229,7 +230,7 @@ class Watched:
         for one, other in both:
             if isinstance(one, Codes):
                 decisions.judge(one.dense(), other)
-            else:
+            elif one is not None:  # norms that the next product makes on the way
                 self.errors.append(relative(one, other))
         return found
 
@@ -240,6 +241,8 @@ class Watched:
             return with_caches(given, self.watch.caches)
         if isinstance(given, Codes):
             return given.dense()
+        if isinstance(given, Stream):
+            return Stream(*map(self._wide, given))
         return given.to(torch.float32, copy=True) if isinstance(given, torch.Tensor) and given.is_floating_point() else given
 
 

@@ -12,6 +12,7 @@ from tests.conftest import Tiny
 from tokenwell.engine import gate
 from tokenwell.engine.gate import Finding, Watch
 from tokenwell.engine.kernels import sampling, trust
+from tokenwell.engine.layers.attention import Attention
 from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.load import load
 from tokenwell.engine.platform import accelerator
@@ -91,6 +92,7 @@ def test_a_model_goes_through(name: str, tiny: Tiny, monkeypatch: pytest.MonkeyP
     loaded = load(EngineSpec(str(tiny(name)), "", "", device="cpu", dtype="float32", kv_cache_gib=0.01), check=True)
     told = {choice.what: choice for choice in loaded.ready.choices}
     assert told["golden prompts"].chosen == "passed"
+    assert Attention.attend.__qualname__ == "Attention.attend"
     assert RmsNorm.__call__.__name__ == "__call__" and not hasattr(RmsNorm.__call__, "__wrapped__")
 
 

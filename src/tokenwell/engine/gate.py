@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import torch
 
+from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.kernels import trust
 from tokenwell.engine.kernels.compiling import side_by_side
 from tokenwell.engine.layers.activation import Gated
@@ -89,13 +90,29 @@ def check(
     watch = Watch(QUANTISED if quantised else TOLERANCE[dtype])
     model = type(worker.model)
     lookup = ((model, "_embed"),) if hasattr(model, "_embed") else ()
-    with watch.over((*WATCHED, *lookup)), trust.plain():
+    with watch.over((*WATCHED, *lookup)), trust.plain(), _plain_attention():
         watch.keep_choices(worker.model.facts.vocabulary, worker.device)
         _run(worker, Scheduler(groups, pages, _ROWS, _STEP_TOKENS, _WINDOW, prefix_cache=False))
     findings = watch.compare(worker.device, steps)
     if not findings:
         return [Choice("golden prompts", "passed", f"{len(watch.calls)} kinds of calls agree with plain torch")]
     return [Choice(f"kernels of {', '.join(found.families)}", "plain torch", f"{found.call} {found.what}") for found in findings]
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Meanwhile layers attend as the reference does: backends were compared before, and this waits for no compiler."""
+    chosen, reference = Attention.attend, ReferenceAttention()
+
+    def attend(layer: Attention, q: torch.Tensor, batch: Batch) -> torch.Tensor:
+        cache = batch.caches[layer.owner.layer]
+        return reference.attend(layer.spec, q, cache, batch, layer.owner.group, layer.sinks).flatten(1)
+
+    Attention.attend = attend  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Attention.attend = chosen  # type: ignore[method-assign]
 
 
 def _run(worker: Worker, scheduler: Scheduler) -> None:

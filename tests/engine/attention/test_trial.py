@@ -11,7 +11,7 @@ from tokenwell.engine.attention import choose
 from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.attention.sdpa import SdpaAttention
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, LayerCache
-from tokenwell.engine.attention.trial import disagreement
+from tokenwell.engine.attention.trial import disagreement, try_out
 from tokenwell.engine.run.batch import Batch
 
 CPU = torch.device("cpu")
@@ -72,3 +72,18 @@ def test_a_wrong_backend_is_passed_over_loudly(monkeypatch: pytest.MonkeyPatch, 
     assert "off by nan" in choice.reason
     assert "off by 0.0" in choice.reason
     assert sum("is not used" in record.message for record in caplog.records) == 3
+
+
+def test_several_kinds_of_layers_are_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [AttentionSpec(4, 2, 16, 0.25, window=window) for window in (None, 5)]
+    wrong, right = Wrong(1.01), SdpaAttention()
+    try_out([(wrong, specs[0]), (right, specs[0]), (right, specs[1]), (right, specs[1])], CPU)
+    assert disagreement(wrong, specs[0], CPU) is not None
+    assert disagreement(right, specs[0], CPU) is disagreement(right, specs[1], CPU) is None
+    asked: list[object] = []
+    monkeypatch.setattr(choose, "_IN_ORDER", (wrong, ReferenceAttention()))
+    monkeypatch.setattr(choose, "try_out", lambda pairs, device: asked.append(list(pairs)))
+    choose.try_first(specs, CPU)
+    assert asked == [], "nothing is compared on a CPU"
+    choose.try_first(specs, torch.device("meta"))
+    assert asked == [[(wrong, spec) for spec in specs]]

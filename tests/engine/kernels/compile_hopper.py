@@ -17,7 +17,7 @@ def main() -> None:
     kernel = experts_hopper_code.product
     names = kernel.arg_names
     for gated, slots, warps, units in ((True, 8, 4, 64), (False, 64, 8, 64)):
-        given = {"IN": 2880, "GATED": gated, "SLOTS": slots, "STAGES": 2, "EARLY": gated, "PDL": True}
+        given = {"EXPERTS": 32, "IN": 2880, "GATED": gated, "SLOTS": slots, "STAGES": 2, "EARLY": gated, "PDL": True}
         tiles = {
             "words": f"tensordesc<i32[2, {units}, 32],{gl.NVMMASharedLayout(128, 32, 3)!r}>",
             "inputs": f"tensordesc<fp16[{slots}, 256],{gl.NVMMASharedLayout(128, 16, 2)!r}>",

@@ -70,3 +70,15 @@ def test_products(gpu: torch.device, tokens: int, experts: int, top: int, dim: i
     for tiles in (None, (Tiling(8, repeat=2), Tiling(64, 8, 3))):
         actual = experts_hopper.experts_hopper(*given, limit=LIMIT, tiles=tiles)
         close(actual[:8], reference(checked), 8e-3)
+
+
+@pytest.mark.card
+@pytest.mark.parametrize("tokens", [9, 64, 130])
+def test_experts_that_everybody_chooses(gpu: torch.device, tokens: int) -> None:
+    """All tokens choose the same few experts but one, who chooses others: most experts have none, some many rounds."""
+    x, chosen, *rest = case(gpu, "mxfp4", "swiglu_clamped", torch.bfloat16, tokens, 32, 4, 544, 288)
+    chosen = chosen[:1].expand(tokens, 4).contiguous()
+    chosen[tokens // 2] = (chosen[0] + 1) % 32
+    for tiles in (None, (Tiling(8), Tiling(64, 8, 3))):
+        actual = experts_hopper.experts_hopper(x, chosen, *rest, limit=LIMIT, tiles=tiles)
+        close(actual, reference((x, chosen, *rest)), 8e-3)

@@ -13,12 +13,13 @@ from tests.tiny.write import write_checkpoint
 from tokenwell.checkpoint.recipe import read_recipe
 from tokenwell.engine.kernels import fp8 as fp8_kernels
 from tokenwell.engine.kernels import fp8_linear
+from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.layers import quantised
 from tokenwell.engine.layers.activation import Gated
 from tokenwell.engine.layers.embedding import Embedding, Head
 from tokenwell.engine.layers.linear import Around, Linear, PlainWeight, Split, Weight, even_part
 from tokenwell.engine.layers.mlp import Mlp
-from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.norm import RmsNorm, Stream
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights.checkpoint import Checkpoint
@@ -152,7 +153,13 @@ def test_a_block_whose_products_hand_over_codes_and_parts(
     parts = block.in_parts(x)
     assert parts.dim() == (3 if tokens == 2 else 2)
     assert far(parts if tokens != 2 else parts.sum(0), expected) < 6e-2
-    assert far(block(x, plus=plus), expected + plus.float()) < 6e-2
+    assert far(block(x), expected) < 6e-2
+    one = RmsNorm(torch.ones(OUT, device=units).bfloat16(), OUT, 1e-6)
+    for coded in (False, True):
+        total, normed = block.onto(Stream(plus, x), one, one, coded=coded)
+        assert far(total, expected + plus.float()) < 6e-2
+        assert isinstance(normed, Codes) == coded
+        assert far(normed.dense() if isinstance(normed, Codes) else normed, one(total).float()) < 6e-2  # type: ignore[union-attr]
     assert far(block(fp8_kernels.quantise_tokens(x)), expected) < 6e-2
 
 

@@ -15,7 +15,7 @@ from tokenwell.engine.kernels import experts_few, experts_many
 from tokenwell.engine.layers.activation import gated
 from tokenwell.engine.layers.linear import Linear, PlainWeight
 from tokenwell.engine.layers.moe import ClampedGate, Experts, Mixture
-from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.norm import RmsNorm, Stream
 from tokenwell.engine.layers.router import Router
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.parallel import Ranks
@@ -155,7 +155,7 @@ def test_router_and_mixture(gpu: torch.device, tmp_path: Path, kernels: Any, ove
         router = Router(project, TOP, over_chosen=over_chosen, norm=own, factor=factor)
         chosen, share = router(x)
         mixture = Mixture(router, Experts.load(source(tmp_path, gpu), Ranks(), COUNT, DIM, WIDTH, gated("silu")))
-        results.append((chosen.long(), share, mixture(x, before=before, plus=x)))
+        results.append((chosen.long(), share, mixture.onto(Stream(x), before, before, coded=False).x))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.allclose(results[0][1], results[1][1], atol=1e-5)
     assert torch.allclose(results[0][2], results[1][2], atol=1e-4)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from tokenwell.engine.attention.cpu import CpuAttention
 from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.attention.sdpa import SdpaAttention
 from tokenwell.engine.attention.spec import AttentionSpec, Backend
-from tokenwell.engine.attention.trial import disagreement
+from tokenwell.engine.attention.trial import disagreement, try_out
 from tokenwell.engine.attention.triton import TritonAttention
 from tokenwell.wire.messages import Choice
 
 _IN_ORDER: tuple[Backend, ...] = (CpuAttention(), TritonAttention(), SdpaAttention(), ReferenceAttention())
+
+
+def try_first(specs: Iterable[AttentionSpec], device: torch.device) -> None:
+    """Compare what layers like `specs` would get with the reference, side by side: kernels take long to compile."""
+    if device.type == "cpu":
+        return
+    firsts = [(next(backend for backend in _IN_ORDER if backend.reason_not(spec, device) is None), spec) for spec in specs]
+    try_out([(backend, spec) for backend, spec in firsts if backend.name != "reference"], device)
 
 
 def choose_backend(spec: AttentionSpec, device: torch.device) -> tuple[Backend, Choice]:

@@ -7,6 +7,7 @@ short and long contexts, alone and mixed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,17 +37,25 @@ _BATCHES: tuple[Rows, ...] = (
 
 def disagreement(backend: Backend, spec: AttentionSpec, device: torch.device) -> str | None:
     """What is wrong with a backend's attention for layers like `spec`; None when it agrees with the reference."""
-    key = (backend, spec, device)
-    if key not in _known:
-        _known[key] = wrong = _wrong(backend, spec, device)
+    try_out([(backend, spec)], device)
+    return _known[backend, spec, device]
+
+
+def try_out(pairs: Iterable[tuple[Backend, AttentionSpec]], device: torch.device) -> None:
+    """Compare several backends for several kinds of layers side by side; `disagreement` knows the results then."""
+    new = [pair for pair in dict.fromkeys(pairs) if (*pair, device) not in _known]
+    calls = [
+        partial(_error, backend, spec, device, rows, number) for backend, spec in new for number, rows in enumerate(_BATCHES)
+    ]
+    errors = iter(side_by_side(calls, device))
+    for backend, spec in new:
+        _known[backend, spec, device] = wrong = _wrong(spec, [next(errors) for _ in _BATCHES])
         if wrong is not None:
             log.warning("attention by %s is not used for heads of %d on %s: %s", backend.name, spec.head_dim, device, wrong)
-    return _known[key]
 
 
-def _wrong(backend: Backend, spec: AttentionSpec, device: torch.device) -> str | None:
-    calls = [partial(_error, backend, spec, device, rows, number) for number, rows in enumerate(_BATCHES)]
-    for error in side_by_side(calls, device):
+def _wrong(spec: AttentionSpec, errors: Sequence[float | Exception]) -> str | None:
+    for error in errors:
         if isinstance(error, Exception):
             said = str(error).splitlines()
             return f"it fails with {type(error).__name__}: {said[0] if said else 'without a word'}"

@@ -123,10 +123,10 @@ def _add(total, words, powers, inputs, QUARTER: gl.constexpr, SLOTS: gl.constexp
 
 @gluon.jit
 def _bring(  # type: ignore[no-untyped-def]
-    words, inputs, w_smem, x_smem, w_bars, x_bars, expert, unit, first, step, count, wanted_words, wanted, STAGES: gl.constexpr
+    words, inputs, w_smem, x_smem, w_bars, x_bars, expert, unit, first, step, wanted_words, wanted, STAGES: gl.constexpr
 ):
-    """A step of both, on its way to stage `count` % STAGES."""
-    stage = count % STAGES
+    """A step of both, on its way to stage `step` % STAGES."""
+    stage = step % STAGES
     mbarrier.expect(w_bars.index(stage), words.block_type.nbytes, pred=wanted_words)
     mbarrier.expect(x_bars.index(stage), inputs.block_type.nbytes, pred=wanted)
     tma.async_copy_global_to_shared(
@@ -190,27 +190,46 @@ def _finish(  # type: ignore[no-untyped-def]
 
 
 @gluon.jit
+def _round(starts_at, index, EXPERTS: gl.constexpr, SLOTS: gl.constexpr):  # type: ignore[no-untyped-def]
+    """The expert and the first slot of a round behind the first of its expert, and where that expert's slots end.
+
+    Round `index` is the one that starts at a slot in [index * SLOTS, (index + 1) * SLOTS), of which there is one or none: later
+    rounds are at least SLOTS slots apart. Of none the first slot is behind the last.
+    """
+    W: gl.constexpr = gl.num_warps()
+    L: gl.constexpr = gl.BlockedLayout([1], [32], [W], [0])
+    WIDE: gl.constexpr = 1 << (EXPERTS - 1).bit_length()
+    each = gl.arange(0, WIDE, layout=L)
+    start = gl.load(starts_at + each, mask=each < EXPERTS, other=0)
+    end = gl.load(starts_at + each + 1, mask=each < EXPERTS, other=0)
+    first = start + gl.maximum((index * SLOTS - start + SLOTS - 1) // SLOTS, 1) * SLOTS
+    mine = (first < end) & (first < (index + 1) * SLOTS)
+    none: gl.constexpr = 2147483647
+    expert = gl.max(gl.where(mine, each, 0), 0)
+    return expert, gl.min(gl.where(mine, first, none), 0), gl.max(gl.where(mine, end, 0), 0)
+
+
+@gluon.jit
 def product(  # type: ignore[no-untyped-def]
     words, inputs, scales_at, bias_at, starts_at, y_at, y_stride, width, limit,
-    IN: gl.constexpr, GATED: gl.constexpr, SLOTS: gl.constexpr, STAGES: gl.constexpr, EARLY: gl.constexpr, PDL: gl.constexpr,
+    EXPERTS: gl.constexpr, IN: gl.constexpr, GATED: gl.constexpr, SLOTS: gl.constexpr, STAGES: gl.constexpr, EARLY: gl.constexpr,
+    PDL: gl.constexpr,
 ):  # fmt: skip
-    """Rows of an expert's weight times the inputs of its slots, SLOTS at a time.
+    """Rows of an expert's weight times the inputs of SLOTS of its slots.
 
-    A weight is two halves of `width` rows: gates and values, or whatever comes first and last. `words` [experts * 2, width,
-    IN / 8] is read by [2, units, 32], `inputs` [slots, padded IN] by [SLOTS, 256]. y [slots, y_stride] gets both halves,
-    or if GATED the gated activation at its place. EARLY: words are on their way before the kernel before has ended, and in
-    vain where an expert has no slots.
+    Program (i, e): rows i * UNITS .. of either half for the first slots of expert e; behind the experts come the further rounds
+    of those that have more slots. A weight is two halves of `width` rows: gates and values, or whatever comes first and last.
+    `words` [experts * 2, width, IN / 8] is read by [2, units, 32], `inputs` [slots, padded IN] by [SLOTS, 256]. y [slots,
+    y_stride] gets both halves, or if GATED the gated activation at its place. EARLY: first rounds have words on their way before
+    the kernel before has ended, in vain where an expert has no slots.
     """
     W: gl.constexpr = gl.num_warps()
     STEPS: gl.constexpr = (IN + STEP - 1) // STEP
     UNITS: gl.constexpr = words.block_type.shape[1]
     P: gl.constexpr = _scales_layout(W, UNITS)
     expert = gl.program_id(1)
+    usual = expert < EXPERTS
     first_unit = gl.program_id(0) * UNITS
-    half = gl.arange(0, 2, layout=gl.SliceLayout(1, gl.SliceLayout(2, P)))
-    line = gl.arange(0, UNITS, layout=gl.SliceLayout(0, gl.SliceLayout(2, P)))
-    row = gl.expand_dims(half * width, 1) + gl.expand_dims(gl.minimum(first_unit + line, width - 1), 0)
-    scales_at += expert.to(gl.int64) * (2 * width) * ((IN + 255) // 256 * 8)
     w_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 2, UNITS, 32], words.layout)
     x_smem = gl.allocate_shared_memory(gl.float16, [STAGES, SLOTS, STEP], inputs.layout)
     w_bars = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -222,39 +241,38 @@ def product(  # type: ignore[no-untyped-def]
     gl.thread_barrier()
     if EARLY:
         for early in gl.static_range(STAGES - 1):
-            wanted = early < STEPS
+            wanted = usual & (early < STEPS)
             mbarrier.expect(w_bars.index(early), words.block_type.nbytes, pred=wanted)
             place = w_smem.index(early)
             tma.async_copy_global_to_shared(words, [expert * 2, first_unit, early * 32], w_bars.index(early), place, pred=wanted)
     _depend(PDL)
-    start = gl.load(starts_at + expert)
-    end = gl.load(starts_at + expert + 1)
-    if EARLY:
-        if start >= end:  # nothing may be on its way to a program that has ended
-            for early in gl.static_range(STAGES - 1):
-                mbarrier.wait(w_bars.index(early), 0, pred=early < STEPS)
-    count = 0  # steps of all rounds so far: says which stage is next, and which of the two phases its barrier is in
-    for first in range(start, end, SLOTS):
+    if usual:
+        first = gl.load(starts_at + expert)
+        end = gl.load(starts_at + expert + 1)
+    else:
+        expert, first, end = _round(starts_at, expert - EXPERTS + 1, EXPERTS, SLOTS)
+    if first < end:
+        half = gl.arange(0, 2, layout=gl.SliceLayout(1, gl.SliceLayout(2, P)))
+        line = gl.arange(0, UNITS, layout=gl.SliceLayout(0, gl.SliceLayout(2, P)))
+        row = gl.expand_dims(half * width, 1) + gl.expand_dims(gl.minimum(first_unit + line, width - 1), 0)
+        scales_at += expert.to(gl.int64) * (2 * width) * ((IN + 255) // 256 * 8)
         for early in gl.static_range(STAGES - 1):
             wanted = early < STEPS
             wanted_words = wanted
             if EARLY:
-                wanted_words = wanted & (first > start)
-            _bring(
-                words, inputs, w_smem, x_smem, w_bars, x_bars, expert, first_unit, first, early, count + early, wanted_words,
-                wanted, STAGES,
-            )  # fmt: skip
+                wanted_words = wanted & (usual == 0)
+            _bring(words, inputs, w_smem, x_smem, w_bars, x_bars, expert, first_unit, first, early, wanted_words, wanted, STAGES)
         powers = _powers(scales_at, row, 0, IN, P)
         total = gl.zeros((2 * UNITS, SLOTS), gl.float32, layout=_sums_layout(W, SLOTS))
         for step in range(STEPS):
             next_powers = _powers(scales_at, row, step + 1, IN, P)
-            stage = count % STAGES
+            stage = step % STAGES
             gl.thread_barrier()  # all have done the step before, whose stage is filled again
-            later, then = step + STAGES - 1, count + STAGES - 1
+            later = step + STAGES - 1
             wanted = later < STEPS
-            _bring(words, inputs, w_smem, x_smem, w_bars, x_bars, expert, first_unit, first, later, then, wanted, wanted, STAGES)
-            mbarrier.wait(w_bars.index(stage), (count // STAGES) & 1)
-            mbarrier.wait(x_bars.index(stage), (count // STAGES) & 1)
+            _bring(words, inputs, w_smem, x_smem, w_bars, x_bars, expert, first_unit, first, later, wanted, wanted, STAGES)
+            mbarrier.wait(w_bars.index(stage), (step // STAGES) & 1)
+            mbarrier.wait(x_bars.index(stage), (step // STAGES) & 1)
             loaded = w_smem.index(stage).load(_loaded_layout(W, UNITS))
             words_0, words_1, words_2, words_3, powers_0, powers_1 = _groups(loaded, powers)
             x = x_smem.index(stage)
@@ -264,5 +282,7 @@ def product(  # type: ignore[no-untyped-def]
                 total = _add(total, words_2, powers_1, x, 2, SLOTS)
                 total = _add(total, words_3, powers_1, x, 3, SLOTS)
             powers = next_powers
-            count += 1
         _finish(total, bias_at, y_at, y_stride, expert, first_unit, first, end, width, limit, GATED, SLOTS)
+    elif EARLY:
+        for early in gl.static_range(STAGES - 1):  # nothing may be on its way to a program that has ended
+            mbarrier.wait(w_bars.index(early), 0, pred=usual & (early < STEPS))

@@ -248,6 +248,8 @@ def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, 
         block, stages, programs, warps = 64, 5 if dim <= 256 else 3, 1, 8
     elif value_bytes == 4:  # no units for float32: small tiles
         block, stages, programs = max(16, min(64, 16384 // bytes_a_key)), 2, 4
+    elif dim <= 64 and value_bytes == 2 and not few:
+        block, stages, programs = 128 if rows * kv_heads <= 8 * processors else 64, 2, 4
     elif dim <= 128:
         block, stages, programs = 32 if few else 64, 5 if bytes_a_key <= 128 and not few else 3, 4
     elif dim <= 256:

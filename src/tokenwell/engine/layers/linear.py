@@ -20,7 +20,8 @@ from tokenwell.checkpoint import shard
 from tokenwell.engine.kernels import cpu_linear, trust
 from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.layers.activation import Gated
-from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.norm import RmsNorm, Stream
+from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights.quant import read
 from tokenwell.engine.weights.quant.read import Part, Split
@@ -140,8 +141,20 @@ class Linear:
         return self.ranks.all_reduce(y) if self.reduce else y
 
     def fuses(self, x: torch.Tensor | Codes) -> bool:
-        """Whether what stands around the product of x [tokens, in] costs no kernels of its own."""
-        return not isinstance(x, Codes) and self.weight.is_few(x) and trust.reason_not("gemv", x.device) is None
+        """Whether what stands around the product of x [tokens, in] costs no kernels of its own, if its kernel is trusted."""
+        return not isinstance(x, Codes) and self.weight.is_few(x) and accelerator.kernels_reason_not(x.device) is None
+
+    def onto(
+        self, x: torch.Tensor, y: torch.Tensor | Codes, following: RmsNorm, *, coded: bool, before: Gated | None = None
+    ) -> Stream:
+        """x [tokens, out] + W before(y) + b, and the norm of that unless the next product does it on the way.
+
+        `coded`: the norm's reader wants it in e4m3.
+        """
+        if self.fuses(y):
+            return Stream(self(y, before=before, plus=x))
+        added = self.in_parts(y, before=before)
+        return Stream(*(following.of_sum_coded(x, added) if coded else following.of_sum(x, added)))
 
     def in_parts(self, x: torch.Tensor | Codes, *, before: RmsNorm | Gated | None = None) -> torch.Tensor:
         """W before(x) + b [tokens, out], or float32 [parts, tokens, out] for a reader that adds the parts up on the way."""

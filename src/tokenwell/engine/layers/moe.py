@@ -13,7 +13,7 @@ import torch
 from tokenwell.engine.kernels import trust
 from tokenwell.engine.layers.activation import Gated
 from tokenwell.engine.layers.linear import PlainWeight
-from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.norm import RmsNorm, Stream
 from tokenwell.engine.layers.router import Router
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.parallel import Ranks
@@ -139,7 +139,12 @@ class Mixture:
         self.router = router
         self.experts = experts
 
-    def __call__(self, x: torch.Tensor, *, before: RmsNorm | None = None, plus: torch.Tensor | None = None) -> torch.Tensor:
-        """plus + the block of before(x): [tokens, dim] -> [tokens, dim]"""
-        normed, chosen, share = self.router.after(x, before)
-        return self.experts(normed, chosen, share, plus)
+    def takes_codes(self, x: torch.Tensor) -> bool:
+        """Routers do not."""
+        return False
+
+    def onto(self, stream: Stream, norm: RmsNorm, following: RmsNorm, *, coded: bool) -> Stream:
+        """The residual stream plus the block of its norm, which the next block norms itself."""
+        normed = norm(stream.x) if stream.normed is None else stream.normed
+        assert isinstance(normed, torch.Tensor)
+        return Stream(self.experts(normed, *self.router(normed), stream.x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as functional
@@ -43,17 +44,43 @@ class RmsNorm:
         return functional.rms_norm(x, (self.dim,), None, self.eps) * self.weight
 
     def of_sum(self, x: torch.Tensor, added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x + added and its norm, both [tokens, dim]: one pass over memory where there is a kernel."""
-        if self.weight is not None and cpu_elementwise.reason_not(self.dim, x.dtype, x.device) is None:
-            return cpu_elementwise.add_rms_norm(cpu_elementwise.prepare("add_rms_norm"), x, added, self.weight, self.eps)
-        if self.weight is not None and trust.reason_not("norms", x.device) is None:
-            from tokenwell.engine.kernels import norms
+        """x + added and its norm, both [tokens, dim]: one pass over memory where there is a kernel.
 
-            total, (normed,) = norms.join(x, added, self.eps, weights=(self.weight,))
+        What is added may be in parts (`Linear.in_parts`).
+        """
+        if self._joins(x):
+            total, normed = self._kernel(x, added)
             assert isinstance(normed, torch.Tensor)
             return total, normed
+        added = added if added.dim() == 2 else added.sum(0).to(x.dtype)
+        if self.weight is not None and cpu_elementwise.reason_not(self.dim, x.dtype, x.device) is None:
+            return cpu_elementwise.add_rms_norm(cpu_elementwise.prepare("add_rms_norm"), x, added, self.weight, self.eps)
         total = x + added
         return total, self(total)
+
+    def of_sum_coded(self, x: torch.Tensor, added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | Codes]:
+        """`of_sum` with the norm in e4m3 where a kernel makes it so: a product that takes it needs none to quantise it."""
+        return self._kernel(x, added, coded=True) if self._joins(x) else self.of_sum(x, added)
+
+    def _joins(self, x: torch.Tensor) -> bool:
+        return self.weight is not None and self.weight.dim() == 1 and trust.reason_not("norms", x.device) is None
+
+    def _kernel(self, x: torch.Tensor, added: torch.Tensor, *, coded: bool = False) -> tuple[torch.Tensor, torch.Tensor | Codes]:
+        from tokenwell.engine.kernels import norms
+
+        total, (normed,) = norms.join(x, added, self.eps, weights=(self.weight,), coded=(coded,))
+        return total, normed
+
+
+class Stream(NamedTuple):
+    """The residual stream [tokens, dim], and its norm for the next block where one kernel has made both."""
+
+    x: torch.Tensor
+    normed: torch.Tensor | Codes | None = None
+
+    def given(self, norm: RmsNorm) -> tuple[torch.Tensor | Codes, RmsNorm | None]:
+        """What the next block's first product gets, and the norm that is still to be applied to it."""
+        return (self.x, norm) if self.normed is None else (self.normed, None)
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,6 @@ class Router:
         """x [tokens, dim] -> expert ids, best first, and their shares, both [tokens, chosen]"""
         return self._route(x, self.norm)
 
-    def after(self, x: torch.Tensor, before: RmsNorm | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """before(x) [tokens, dim], and ids and shares for it."""
-        normed = x if before is None else before(x)
-        return normed, *self._route(normed, self.norm)
-
     def _route(self, x: torch.Tensor, norm: RmsNorm | None) -> tuple[torch.Tensor, torch.Tensor]:
         if trust.reason_not("router", x.device) is not None:
             from_logits = _choose

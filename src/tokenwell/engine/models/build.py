@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from tokenwell.checkpoint import shard
-from tokenwell.engine.attention.choose import choose_backend
+from tokenwell.engine.attention.choose import choose_backend, try_first
 from tokenwell.engine.attention.spec import AttentionSpec, Fold, fold_for
 from tokenwell.engine.kernels.heads import Heads
 from tokenwell.engine.layers.attention import Attention, CacheOwner
@@ -40,6 +40,8 @@ class Build:
         self.device: torch.device = self.source.device
         self.dtype: torch.dtype = self.source.dtype
         self.kv_dtype = self.kv_dtype or self.dtype
+        kernels = kernels_reason_not(self.device) is None
+        try_first([self._spec(layer, folded=layer.k_eq_v and kernels) for layer in self.facts.layers], self.device)
         layers = [
             LayerKv(
                 index if layer.owner is None else layer.owner, self.kv_heads(layer), layer.head_dim, layer.window,
@@ -66,13 +68,13 @@ class Build:
         """Whether a layer whose K follows from V stores V alone: not where only slow attention could read it."""
         if kernels_reason_not(self.device) is not None:
             return False
-        backend, _ = choose_backend(self._spec(layer, sinks=False, folded=True), self.device)
+        backend, _ = choose_backend(self._spec(layer, folded=True), self.device)
         return backend.name != "reference"
 
-    def _spec(self, layer: LayerFacts, *, sinks: bool, folded: bool) -> AttentionSpec:
+    def _spec(self, layer: LayerFacts, *, folded: bool) -> AttentionSpec:
         return AttentionSpec(
-            self.heads(layer), self.kv_heads(layer), layer.head_dim, layer.scale, self.dtype, layer.window, sinks=sinks,
-            kv_dtype=self.kv_dtype, folded=folded,
+            self.heads(layer), self.kv_heads(layer), layer.head_dim, layer.scale, self.dtype, layer.window,
+            sinks=self.facts.sinks, kv_dtype=self.kv_dtype, folded=folded,
         )  # fmt: skip
 
     def _fold(self, weight: torch.Tensor, rotary: Rotary) -> Fold:
@@ -115,7 +117,7 @@ class Build:
         """The attention of layer `index` with the first backend that can serve it; norms of heads are [head_dim]."""
         layer = self.facts.layers[index]
         folded = self.groups[self.owners[index].group].folded
-        spec = self._spec(layer, sinks=sinks is not None, folded=folded)
+        spec = self._spec(layer, folded=folded)
         backend, choice = choose_backend(spec, self.device)
         self._asks |= backend.name not in _RECORDED
         if (choice.what, choice.chosen) not in self._chosen:

@@ -52,6 +52,7 @@ class ModelFacts:
     dtype: str  # of the checkpoint, as config.json says it
     experts: ExpertFacts | None = None
     softcap: float | None = None  # of the logits
+    sinks: bool = False  # of attention: one extra logit a head that only enlarges the denominator
 
 
 class Raw:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -18,7 +19,7 @@ from tokenwell.engine.layers.activation import gated
 from tokenwell.engine.layers.embedding import Embedding, Head
 from tokenwell.engine.layers.linear import Linear
 from tokenwell.engine.layers.mlp import Mlp
-from tokenwell.engine.layers.norm import RmsNorm
+from tokenwell.engine.layers.norm import RmsNorm, Stream
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.run.batch import Batch
 from tokenwell.engine.weights.source import Source
@@ -27,8 +28,12 @@ from tokenwell.engine.weights.source import Source
 class FeedForward(Protocol):
     """A block of a layer."""
 
-    def __call__(self, x: torch.Tensor, *, before: RmsNorm | None = None, plus: torch.Tensor | None = None) -> torch.Tensor:
-        """plus + the block of before(x): [tokens, dim] -> [tokens, dim]"""
+    def takes_codes(self, x: torch.Tensor) -> bool:
+        """Whether the norms of tokens like x [tokens, dim] are best given in e4m3."""
+        ...
+
+    def onto(self, stream: Stream, norm: RmsNorm, following: RmsNorm, *, coded: bool) -> Stream:
+        """The residual stream plus the block of its `norm`; `following` and `coded` as for `Linear.onto`."""
         ...
 
 
@@ -46,37 +51,40 @@ class Style:
     qkv_bias: bool = False
     o_bias: bool = False
     qk_norm: bool = False  # RMS norm of each head's query and key before rotation
-    sinks: bool = False
     feed_forward: Callable[[Build, Source, int], FeedForward] = dense
 
 
 class DecoderLayer:
-    """One layer, on this rank."""
+    """One layer, on this rank. It gets and hands on the residual stream, maybe together with its norm."""
 
-    def __init__(self, build: Build, source: Source, index: int, style: Style) -> None:
+    def __init__(self, build: Build, source: Source, index: int, style: Style, norm: RmsNorm, following: RmsNorm) -> None:
         facts, layer = build.facts, build.facts.layers[index]
         attention = source.at("self_attn.")
-        self.input_norm = RmsNorm.load(source, "input_layernorm", facts.dim, facts.norm_eps)
+        self.input_norm = norm
+        self.following = following
+        self.reader: Linear | None = None  # what gets the norm that this layer hands on, if that is a layer
         parts = [build.query_part("q_proj", layer), build.kv_part("k_proj", layer), build.kv_part("v_proj", layer)]
         self.qkv = Linear.load_fused(attention, build.ranks, parts, facts.dim, bias=style.qkv_bias)
         width = layer.heads * layer.head_dim
         self.o = Linear.load(attention, build.ranks, "o_proj", width, facts.dim, bias=style.o_bias, split="row")
         q_norm = attention.tensor("q_norm.weight", (layer.head_dim,)) if style.qk_norm else None
         k_norm = attention.tensor("k_norm.weight", (layer.head_dim,)) if style.qk_norm else None
-        sinks = attention.tensor("sinks", (layer.heads,), shard_dim=0) if style.sinks else None
+        sinks = attention.tensor("sinks", (layer.heads,), shard_dim=0) if facts.sinks else None
         self.attention = build.attention(index, sinks=sinks, q_norm=q_norm, k_norm=k_norm)
         self.output_norm = RmsNorm.load(source, "post_attention_layernorm", facts.dim, facts.norm_eps)
         self.feed_forward = style.feed_forward(build, source, index)
 
-    def __call__(self, x: torch.Tensor, batch: Batch, narrow: bool = False) -> torch.Tensor:
+    def __call__(self, stream: Stream, batch: Batch, narrow: bool = False) -> Stream:
         """[tokens, dim] -> [tokens, dim]; `narrow`: only the batch's kept tokens go on once keys are written -> [kept, dim]"""
-        q = self.attention.front(self.qkv(x, before=self.input_norm), batch)
+        given, norm = stream.given(self.input_norm)
+        x, q = stream.x, self.attention.front(self.qkv(given, before=norm), batch)
         if narrow:
             x, q, batch = x[batch.keep], q[batch.keep], batch.kept()
             if not len(x):
-                return x
-        x = self.o(self.attention.attend(q, batch), plus=x)
-        return self.feed_forward(x, before=self.output_norm, plus=x)
+                return Stream(x)
+        stream = self.o.onto(x, self.attention.attend(q, batch), self.output_norm, coded=self.feed_forward.takes_codes(x))
+        coded = self.reader is not None and self.reader.takes_codes(x)
+        return self.feed_forward.onto(stream, self.output_norm, self.following, coded=coded)
 
 
 class Decoder:
@@ -87,8 +95,15 @@ class Decoder:
         body = source.at(prefix)
         self.facts = facts
         self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim)
-        self.layers = [DecoderLayer(build, body.at(f"layers.{index}."), index, style) for index in range(len(facts.layers))]
-        self.norm = RmsNorm.load(body, "norm", facts.dim, facts.norm_eps)
+        names = [f"layers.{index}.input_layernorm" for index in range(len(facts.layers))]
+        norms = [RmsNorm.load(body, name, facts.dim, facts.norm_eps) for name in [*names, "norm"]]
+        self.layers = [
+            DecoderLayer(build, body.at(f"layers.{index}."), index, style, *norms[index : index + 2])
+            for index in range(len(facts.layers))
+        ]
+        for layer, following in pairwise(self.layers):
+            layer.reader = following.qkv
+        self.norm = norms[-1]
         self.head = Head.load(
             source, build.ranks, "lm_head", self.embedding, facts.vocabulary, facts.dim, tied=facts.tied, softcap=facts.softcap
         )
@@ -99,10 +114,14 @@ class Decoder:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
-        x = self.embedding(batch.ids)
+        stream = Stream(self.embedding(batch.ids))
         for layer in self.layers[:-1]:
-            x = layer(x, batch)
-        return self.norm(self.layers[-1](x, batch, narrow=not batch.keep_all))
+            stream = layer(stream, batch)
+        x, normed = self.layers[-1](stream, batch, narrow=not batch.keep_all)
+        if normed is None:
+            return self.norm(x)
+        assert isinstance(normed, torch.Tensor)  # the head takes no codes
+        return normed
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, dim] -> [rows, vocabulary], float32"""

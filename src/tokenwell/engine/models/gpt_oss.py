@@ -29,7 +29,7 @@ def read(raw: Raw) -> ModelFacts:
         raw.size("intermediate_size"),
     )  # fmt: skip
     layers = tuple(replace(layer, width=0, experts=True) for layer in facts.layers)
-    return replace(facts, layers=layers, experts=mixture)
+    return replace(facts, layers=layers, experts=mixture, sinks=True)
 
 
 def build(build: Build, raw: Raw) -> Decoder:
@@ -40,7 +40,7 @@ def build(build: Build, raw: Raw) -> Decoder:
         return _mixture(build, source.at("mlp."), limit)
 
     bias = bool(raw.get("attention_bias", default=True))
-    return Decoder(build, Style(qkv_bias=bias, o_bias=bias, sinks=True, feed_forward=feed_forward))
+    return Decoder(build, Style(qkv_bias=bias, o_bias=bias, feed_forward=feed_forward))
 
 
 def _mixture(build: Build, source: Source, limit: float) -> Mixture:
