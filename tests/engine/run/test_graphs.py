@@ -15,6 +15,9 @@ from tests.conftest import Tiny
 from tokenwell.engine.load import Loaded, load, scheduler_for
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run import graphs
+from tokenwell.engine.run.batch import Batch
+from tokenwell.engine.run.tables import PageTables
+from tokenwell.wire.cache import KvGroup
 from tokenwell.wire.messages import Generate
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
@@ -104,3 +107,19 @@ def test_what_cannot_be_recorded_is_launched(tiny: Tiny, recording: str, monkeyp
     assert loaded.worker.graphs is not None
     assert answers(loaded, requests) == expected
     assert loaded.worker.graphs is None
+
+
+def test_rows_that_were_never_filled_are_padding(gpu: torch.device) -> None:
+    """A row of no tokens would have its newest key before the first."""
+    seen: list[Batch] = []
+
+    def forward(batch: Batch) -> torch.Tensor:
+        seen.append(batch)
+        return torch.zeros(batch.rows, 3, device=gpu)
+
+    group = KvGroup("full", (0,), 1, 16, None, 64, 4)
+    tables = PageTables((group,), 4, 32, gpu)
+    fresh = graphs.DecodeGraphs(forward, (), (), tables, torch.zeros(5, dtype=torch.int64, device=gpu), 4, 32)
+    fresh.run_padding(2)
+    assert seen[0].lengths.tolist() == [1, 1]
+    assert seen[0].slots.tolist() == [tables.padding_slot] * 2

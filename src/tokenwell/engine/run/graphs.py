@@ -37,6 +37,7 @@ class DecodeGraphs:
         device = last_tokens.device
         self._host = self._arrays(max_num_seqs)
         self._inputs = torch.zeros(packed_bytes(self._host), dtype=torch.uint8, device=device)
+        refresh(self._host, self._inputs)  # a step before the first rows is one of padding
         self._rows = torch.arange(max_num_seqs + 1, dtype=torch.int32, device=device)
         self._all = torch.arange(max_num_seqs, device=device)
         self._made: dict[int, Recording[torch.Tensor]] = {}
