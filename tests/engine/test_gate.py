@@ -13,9 +13,11 @@ from tokenwell.engine import gate
 from tokenwell.engine.gate import Finding, Watch
 from tokenwell.engine.kernels import sampling, trust
 from tokenwell.engine.layers.attention import Attention
+from tokenwell.engine.layers.linear import Linear, PlainWeight
 from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.load import load
 from tokenwell.engine.platform import accelerator
+from tokenwell.engine.run.parallel import Ranks
 from tokenwell.wire.spec import EngineSpec
 
 CPU = torch.device("cpu")
@@ -83,6 +85,18 @@ def test_a_kernel_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> Non
     _, findings = call(Doubling(), 3)
     assert findings[0].families == ("front",)
     assert findings[0].what == "fails with RuntimeError: out of registers"
+
+
+def test_what_is_one_kernel_for_few_tokens_is_compared_as_one() -> None:
+    weight, norm = torch.randn(8, 16), RmsNorm(torch.ones(8), 8, 1e-6)
+    linear, watch = Linear(PlainWeight(weight), None, Ranks()), Watch(1e-3)
+    for tokens, kinds in ((2, ["Linear"]), (20, ["Linear", "Linear", "RmsNorm.of_sum"])):
+        x, y = torch.randn(tokens, 8), torch.randn(tokens, 16)
+        with watch.over(gate.WATCHED), trust.plain():
+            stream = linear.onto(x, y, norm, coded=False)
+        assert torch.allclose(stream.x, x + y @ weight.T, atol=1e-5)
+        assert (stream.normed is None) == (tokens == 2)
+        assert [call.name for call in watch.calls] == kinds
 
 
 @pytest.mark.parametrize("name", ["gemma4-moe", "gpt-oss-mxfp4"])
