@@ -7,7 +7,7 @@
 #   make bench                        every script in benchmarks/, one JSON line each
 #   make clean | distclean            remove caches | and the virtual environment
 #
-# WORKERS=0 runs the tests one after another in one process instead of in two (docs/decisions/0003).
+# WORKERS=0 runs the tests one after another in one process instead of in three (docs/decisions/0003).
 # PYTHON=python3.12 takes another interpreter for a new .venv.
 # TORCH="torch==2.11.0" takes another torch, for instance the build for your GPU.
 
@@ -18,7 +18,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
