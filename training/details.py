@@ -12,6 +12,8 @@ from training.pseudo import pick
 from training.spelling import name_words, restyle
 from training.world import Frame, Parameter, ToolWords, Words
 
+RESTYLED = 0.3  # the share of tools whose enums have values in another style
+RECODED = 0.4  # the share of tools with other codes for values that people say in words of their own
 _UNIT = re.compile("（.*）$|，.*$")  # as in 金额（元）
 _TOLD = re.compile("^(?:请填写|指定|要使用的|该记录的|用户所说的)|的值$|，原样填写$")  # in a description, around a name
 _ASKING = re.compile("[哪谁几]|什么|多少|多久|是否|要不要|还是|能否")  # a description that is a question is no name
@@ -45,6 +47,15 @@ def explained(language: str, parameter: Parameter) -> str:
     if language == "zh":
         return "：" + "、".join(f"{value}（{said}）" for value, said in pairs)
     return " (" + ", ".join(f"{value}: {said}" for value, said in pairs) + ")"
+
+
+def revalued(random: Random, tool: ToolWords) -> ToolWords:
+    """The tool with other values for its enums, now and then: in another style, or codes that say nothing."""
+    if random.random() < RESTYLED:
+        tool = restyled(random, tool)
+    if any(parameter.spoken for parameter in tool.parameters) and random.random() < RECODED:
+        tool = recoded(random, tool)
+    return tool
 
 
 def restyled(random: Random, tool: ToolWords) -> ToolWords:

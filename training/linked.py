@@ -11,7 +11,7 @@ from random import Random
 
 from training import conditions, tools
 from training.actions import act, finished, returned
-from training.details import restyled
+from training.details import revalued
 from training.dialogue import Dialogue
 from training.disguise import disguise
 from training.kinds import Value
@@ -35,7 +35,7 @@ def chain(random: Random, words: Words, world: object = None) -> Dialogue:
     """A chain of chains_*.toml, now and then with one more thing to do at its end."""
     scene = Scene(random, words, "chain")
     drawn = pick(random, words.chains)
-    first, second = (restyled(random, told) if random.random() < 0.3 else told for told in (drawn.first, drawn.second))
+    first, second = revalued(random, drawn.first), revalued(random, drawn.second)
     ask, do = scene.declare(first), scene.declare(second)
     # One tool with the parameters of both, so that the request is worded like any other.
     both = tools.declare(random, words, drawn.together(first, second))

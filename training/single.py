@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from training import kinds, tools
-from training.details import called, recoded, restyled
+from training.details import called, revalued
 from training.dialogue import Dialogue, assistant, calls, results, system, user
 from training.disguise import disguise
 from training.headed import headed
@@ -31,7 +31,6 @@ _VAGUE = re.compile(
 _COMMAS = frozenset(",;/，、；")
 NATURAL = 0.75  # the share of dialogues in which no tool that is asked for is invented or in disguise
 HEADED = 0.08  # the share of natural tools with a noun behind one of their names
-RECODED = 0.4  # the share of tools with other codes for values that people say in words of their own
 LOOSENED = 0.15  # the share of natural tools that do not require one of their required parameters
 ERRORS = 0.06  # the share of calls that fail
 
@@ -117,10 +116,7 @@ def draw_tools(random: Random, words: Words, count: int) -> list[ToolWords]:
             tool = loosened(random, tool)
         if tool.recipe is None and random.random() < HEADED:
             tool = headed(random, words, tool)
-        if random.random() < 0.3:
-            tool = restyled(random, tool)
-        if any(parameter.spoken for parameter in tool.parameters) and random.random() < RECODED:
-            tool = recoded(random, tool)
+        tool = revalued(random, tool)
         if tool.recipe is None and random.random() < disguised:
             tool = disguise(random, words, tool)
         found.setdefault(tool.key, tool)

@@ -8,7 +8,7 @@ from typing import Any
 
 from training import facts, kinds, pseudo
 from training.clock import BARE_DAYS
-from training.details import detailed, explained, first_word, generic, restyled
+from training.details import detailed, explained, first_word, generic, revalued
 from training.disguise import disguise
 from training.fillers import filled
 from training.kinds import Value
@@ -403,9 +403,7 @@ def toolbox(
             keys.add(plain.key)
             if random.random() < disguised:
                 plain = disguise(random, words, plain)
-            if random.random() < 0.3:
-                plain = restyled(random, plain)
-            other = declare(random, words, plain, style)
+            other = declare(random, words, revalued(random, plain), style)
         if other.name not in names:
             names.add(other.name)
             found.append(other.declaration)
