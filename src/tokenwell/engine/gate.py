@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial, wraps
+from functools import partial, partialmethod, wraps
 from typing import Any
 
 import msgspec
@@ -102,13 +102,8 @@ def check(
 @contextmanager
 def _plain_attention() -> Iterator[None]:
     """Meanwhile layers attend as the reference does: backends were compared before, and this waits for no compiler."""
-    chosen, reference = Attention.attend, ReferenceAttention()
-
-    def attend(layer: Attention, q: torch.Tensor, batch: Batch) -> torch.Tensor:
-        cache = batch.caches[layer.owner.layer]
-        return reference.attend(layer.spec, q, cache, batch, layer.owner.group, layer.sinks).flatten(1)
-
-    Attention.attend = attend  # type: ignore[method-assign, assignment]
+    chosen = Attention.attend
+    Attention.attend = partialmethod(chosen, backend=ReferenceAttention())  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

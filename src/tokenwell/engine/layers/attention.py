@@ -74,10 +74,13 @@ class Attention:
         pages = cpu_paged.Pages(cache, group.table, group.page_tokens, batch.slots)
         cpu_paged.store(kernels, pages, k, v, batch.token_rows, batch.positions)
 
-    def attend(self, q: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """q [tokens, heads, head_dim] of the batch's tokens, whose keys are stored -> [tokens, heads * head_dim]"""
+    def attend(self, q: torch.Tensor, batch: Batch, backend: Backend | None = None) -> torch.Tensor:
+        """q [tokens, heads, head_dim] of the batch's tokens, whose keys are stored -> [tokens, heads * head_dim]
+
+        `backend` takes the place of the layer's own.
+        """
         cache = batch.caches[self.owner.layer]
-        return self.backend.attend(self.spec, q, cache, batch, self.owner.group, self.sinks).flatten(1)
+        return (backend or self.backend).attend(self.spec, q, cache, batch, self.owner.group, self.sinks).flatten(1)
 
     def _angles(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The rotary angles of the batch's positions, made once a step."""

@@ -12,6 +12,7 @@ from tokenwell.engine.attention.spec import AttentionSpec, Fold, fold_for
 from tokenwell.engine.kernels.heads import Heads
 from tokenwell.engine.layers.attention import Attention, CacheOwner
 from tokenwell.engine.layers.linear import Part, even_part
+from tokenwell.engine.layers.norm import RmsNorm
 from tokenwell.engine.layers.rotary import RopeSpec, Rotary
 from tokenwell.engine.models.config import LayerFacts, ModelFacts
 from tokenwell.engine.platform.accelerator import kernels_reason_not
@@ -103,6 +104,11 @@ class Build:
         """The rows of a key or value projection that this rank keeps."""
         keep = shard.head_rows(layer.kv_heads, layer.head_dim, self.ranks.rank, self.ranks.world)
         return Part(name, layer.kv_heads * layer.head_dim, keep)
+
+    def stream_norms(self, source: Source) -> list[RmsNorm]:
+        """The norms that layers begin with, and the one behind the last layer: a layer may hand on the norm of the next."""
+        names = [*(f"layers.{index}.input_layernorm" for index in range(len(self.facts.layers))), "norm"]
+        return [RmsNorm.load(source, name, self.facts.dim, self.facts.norm_eps) for name in names]
 
     def rotary(self, layer: LayerFacts) -> Rotary:
         """The rotary embedding of a layer; equal ones are one object."""

@@ -95,8 +95,7 @@ class Decoder:
         body = source.at(prefix)
         self.facts = facts
         self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim)
-        names = [f"layers.{index}.input_layernorm" for index in range(len(facts.layers))]
-        norms = [RmsNorm.load(body, name, facts.dim, facts.norm_eps) for name in [*names, "norm"]]
+        norms = build.stream_norms(body)
         self.layers = [
             DecoderLayer(build, body.at(f"layers.{index}."), index, style, *norms[index : index + 2])
             for index in range(len(facts.layers))

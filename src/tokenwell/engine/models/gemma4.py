@@ -8,6 +8,7 @@ beside the dense block (26B).
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -194,7 +195,7 @@ class Gemma4Layer:
             batch = batch.kept()
             if not len(x):
                 return x, x
-        coded = (self.mlp.gate_up.takes_codes(x), *((False,) if self.experts is not None else ()))
+        coded = (self.mlp.takes_codes(x), *((False,) if self.experts is not None else ()))
         x, inputs = self.after_attention.coded(coded, x, self.attention.attend(q, batch))
         blocks = self._blocks(x, inputs)
         if self.per_layer is not None and given is not None:
@@ -242,14 +243,13 @@ class Gemma4:
                 body, build.ranks, vocabulary, len(facts.layers), per_layer_dim, facts.dim, facts.norm_eps,
                 offloaded=build.offload_tables,
             )  # fmt: skip
-        names = [f"layers.{index}.input_layernorm" for index in range(len(facts.layers))]
-        norms = [RmsNorm.load(body, name, facts.dim, facts.norm_eps) for name in [*names, "norm"]]
+        norms = build.stream_norms(body)
         self.first_norm = norms[0]
         self.layers = [
             Gemma4Layer(build, body.at(f"layers.{index}."), index, per_layer_dim, norms[index + 1])
             for index in range(len(facts.layers))
         ]
-        for layer, following in zip(self.layers, self.layers[1:], strict=False):
+        for layer, following in pairwise(self.layers):
             layer.reader = following.attention.qkv
         self.first_shared = next((i for i, layer in enumerate(facts.layers) if layer.owner is not None), len(facts.layers))
         self.head = Head.load(
