@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+import torch
 from tests.conftest import Tiny
 from tests.e2e import service as services
 from tests.e2e.forced import closing_bias, write_checkpoint
@@ -21,7 +22,11 @@ from tests.e2e.service import Service
 from tests.tiny.recipes import RECIPES
 from tests.waiting import PATIENCE_S
 
-FLAGS = ("--device=cpu", "--dtype=float32", "--threads=1", "--max-num-seqs=8", "--kv-cache-gib=0.01")
+from tokenwell.engine.run.parallel import BACKENDS
+
+DEVICE = "cuda" if torch.cuda.device_count() > 1 else "cpu"  # the engine gives each rank a card of its own
+OVER = f"2 ranks over {BACKENDS[DEVICE]}"
+FLAGS = (f"--device={DEVICE}", "--dtype=float32", "--threads=1", "--max-num-seqs=8", "--kv-cache-gib=0.01")
 FAULTY = str(Path(__file__).with_name("faulty"))
 SCHEMA = {
     "type": "object",
@@ -68,7 +73,7 @@ def both(folder: Path, logs: Path, asked: list[tuple[str, dict[str, Any]]], *fla
             stack.callback(services.stop, running[-1])
         for service in running:
             services.wait_healthy(service)
-        assert "tensor parallel: 2 ranks over gloo (self-test passed" in running[1].log.read_text()
+        assert f"tensor parallel: {OVER} (self-test passed" in running[1].log.read_text()
         one, two = (answers(service, asked) for service in running)
     return one, two
 
@@ -141,7 +146,7 @@ def test_a_self_test_that_fails(tiny: Tiny, tmp_path: Path, fault: str, told: st
         service.wait_until("two replicas", lambda: len(service.health()[1].get("replicas", ())) == 2)
         assert service.post("/v1/completions", {"prompt": "a", "max_tokens": 3})[0] == 200
         log = service.log.read_text()
-        assert "tensor parallel: off, 2 replicas instead (tensor parallelism of 2 ranks over gloo failed its self-test" in log
+        assert f"tensor parallel: off, 2 replicas instead (tensor parallelism of {OVER} failed its self-test" in log
         assert told in log
 
 

@@ -110,14 +110,14 @@ def test_a_model_goes_through(name: str, tiny: Tiny, monkeypatch: pytest.MonkeyP
     assert RmsNorm.__call__.__name__ == "__call__" and not hasattr(RmsNorm.__call__, "__wrapped__")
 
 
-def test_chosen_tokens_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chosen_tokens_are_compared(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerator, "kernels_reason_not", lambda device: "not while plain torch is asked")
         watch = Watch(1e-3)
-        watch.keep_choices(500, CPU)
+        watch.keep_choices(500, gpu)
     assert len(watch.calls) == len(gate.SAMPLINGS)
-    assert not watch.compare(CPU)
+    assert not watch.compare(gpu)
     real = sampling.choose
     monkeypatch.setattr(sampling, "choose", lambda *given, **named: real(*given, **named) * 0)
-    assert {found.families for found in watch.compare(CPU)} == {("sampler",)}
-    assert not watch.compare(CPU)
+    assert {found.families for found in watch.compare(gpu)} == {("sampler",)}
+    assert not watch.compare(gpu)

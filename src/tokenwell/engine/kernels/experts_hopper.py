@@ -127,7 +127,7 @@ def reason_not(device: torch.device, kind: str) -> str | None:
 
 # As measured for gpt-oss-20b on an H200, by the slots that an expert has on average: often it has twice as many.
 _TILINGS = (
-    (2, Tiling(8)), (8, Tiling(16)), (16, Tiling(32, registers=96)), (32, Tiling(64, 8, registers=128)), (64, Tiling(128, 8)),
+    (2, Tiling(8)), (8, Tiling(16)), (16, Tiling(32, registers=96)), (32, Tiling(64, 8)), (64, Tiling(128, 8)),
 )  # fmt: skip
 
 
