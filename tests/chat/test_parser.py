@@ -65,3 +65,19 @@ def test_depth_and_repetition_are_no_danger(unit: str) -> None:
     for head in ("", '<tool_call>\n{"name": "ping", "arguments": ', "<tool_call>\n<function=ping>\n"):
         for format in ("hermes", "qwen_xml"):
             answer(read(format, True, [head + unit * 5000], reasoning=False, cut=False)[0])
+
+
+@pytest.mark.parametrize("visible", [False, True])
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "harmony"])  # whose calls are messages
+def test_a_name_and_a_closing_mark_are_a_call_without_arguments(format: str, visible: bool) -> None:
+    """However it is cut: half of the closing mark is not known to be one yet."""
+    bound = replayer(format, "visible" if visible else "special").model.format
+    for lead in bound.reading.leads:
+        for closer in lead.closers[:1]:
+            text = "".join(word for _, word in lead.opener) + "ping" + closer
+            for pieces in ([text], list(text), [text[:-1], text[-1:]]):
+                events, called = read(format, visible, pieces, reasoning=False, cut=False)
+                [call] = answer(events).calls
+                assert called and (call.name, call.arguments, call.complete) == ("ping", "{}", True), pieces
+            ended, _ = read(format, visible, [text[:-1]], reasoning=False, cut=True)
+            assert not any(call.complete for call in answer(ended).calls)

@@ -132,7 +132,7 @@ class Calls:
             ends, strict = self._reading.ends, self._attempt.thought
             reader = Parameters(self._source, self._attempt.put, ends, self._bound.shown, schema, strict=strict)
             return (yield from reader.read())
-        if not char or (lead.syntax == "json" and char not in '{"'):
+        if char not in lead.begins:
             self._attempt.put("{}")
             return not (self._source.cut and not char)
         complete = yield from (self._attempt.json() if lead.syntax == "json" else self._attempt.value("gemma"))

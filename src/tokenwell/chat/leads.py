@@ -75,4 +75,7 @@ def _begins(lead: Lead, source: Source, name: str, at: int, fenced: bool, at_end
         return Match(name, at, fenced) if done else "more"
     # A mark that ends the call right behind its name: it has no arguments.
     closed = any(text.startswith(word, at) for word in lead.closers)
-    return Match(name, at, fenced) if text[at] in lead.begins or (closed and name) else None
+    if text[at] in lead.begins or (closed and name):
+        return Match(name, at, fenced)
+    begun = any(word.startswith(text[at:]) for word in lead.closers)
+    return "more" if begun and (source.cut or not source.ended) else None
