@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from tokenwell.chat.formats.bound import Bound
 from tokenwell.chat.formats.format import Call, Syntax
 from tokenwell.chat.outlet import Outlet
 
+_BRACKETS = re.compile(rf"[\]}});\s]{{1,{LOOK}}}")
 # So often may a call that never closes run over the end of a thought and be read again: what is read twice stays bounded.
 _OVERRUNS = 4
 
@@ -166,6 +168,7 @@ class Attempt:
     def close(self) -> Steps[bool]:
         """Take the marks that close a call; True when there were any."""
         source, closed = self._source, False
+        yield from self._brackets()
         while True:
             yield from source.skip()
             words = self._reading.closers if self.fenced else tuple(w for w in self._reading.closers if w != "```")
@@ -175,6 +178,18 @@ class Attempt:
             self.fenced = self.fenced and word != "```"
             source.take(source.at + len(word))
             closed = True
+
+    def _brackets(self) -> Steps[None]:
+        """Take brackets too many: those before a mark that closes the call, another call, or the end of the answer."""
+        source = self._source
+        char = yield from source.skip()
+        if not char or char not in "]});":
+            return
+        while (found := _BRACKETS.match(source.text, source.at)) and found.end() == len(source.text) and not source.ended:
+            yield
+        taken = source.take(found.end()) if found else ""
+        if source.at < len(source.text) and not (yield from source.starts((*self._reading.closers, *self._reading.triggers))):
+            source.give_back(taken)
 
 
 def _named(tool: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -59,6 +59,9 @@ class Calls:
         self._attempt.thought = False
         self._attempt.start(name)
         source = self._source
+        yield from source.skip()
+        if fence := (yield from source.starts(FENCES)):
+            source.take(source.at + len(fence))
         complete = yield from self._attempt.json()
         while complete:
             char = yield from source.peek()

@@ -51,12 +51,16 @@ def _walk(steps: tuple[Step, ...], lead: Lead, source: Source, at_end: bool) -> 
         elif kind == "word":
             return "more" if source.cut and word.startswith(here) and at + len(here) >= len(text) else None
         elif kind == "name":
-            found = NAME.match(text, at)
+            quote = text[at] if lead.syntax == "xml" and at < len(text) and text[at] in "\"'" else ""
+            found = NAME.match(text, at + len(quote))
             if found is None:
-                return None
+                return "more" if quote and at + 1 == len(text) and not source.ended else None
             if found.end() == len(text) and not at_end:
                 return "more"
-            name, at = found[0], found.end()
+            at = found.end()
+            if quote and text.startswith(quote, at):
+                at += 1
+            name = found[0].removesuffix("/") if lead.syntax == "xml" else found[0]  # <function=name/>
         elif kind == "id" and here == word[: len(here)] and here:
             found = _CALL_ID.match(text, at + len(word))
             at = found.end() if found else at + len(word)

@@ -108,6 +108,14 @@ def test_any_cut_into_any_layout(tmp_path_factory: pytest.TempPathFactory, data:
     assert torch.equal(view.to(torch.float32), expected)
 
 
+def test_one_row_of_a_transposed_tensor(tmp_path: Path) -> None:
+    """Contiguous by torch's rules, though its stride is not 1: there is nothing to stride over."""
+    values = counting(2, 1)
+    destination = torch.full((1, 2), -1.0).t()
+    source(tmp_path, {"w": values}).read_into(destination[:1], "w", (2, 1), rows=(0, 1))
+    assert destination.tolist() == [[values[0, 0].item()], [-1.0]]
+
+
 @pytest.mark.parametrize("shape", [(3, 200_000), (70, 3000), (2, 3, 50_000), (500_000,)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_tensors_larger_than_a_piece(tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:

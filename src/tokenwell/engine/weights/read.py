@@ -105,7 +105,8 @@ class _Reader:
         return self._buffer[:size].view(shape)
 
     def _fill(self, destination: torch.Tensor, offset: int) -> None:
-        view = destination.reshape(-1).view(torch.uint8).numpy().data
+        flat = destination.as_strided((destination.numel(),), (1,))  # a dimension of one element may have any stride
+        view = flat.view(torch.uint8).numpy().data
         done = 0
         while done < len(view):
             count = os.preadv(self._descriptor, [view[done:]], offset + done)
