@@ -15,6 +15,7 @@ SHARE = 0.2  # the chance of each place
 # What may not be torn from the value before it: particles, measure words, parts of places and dates.
 _TIED = frozenset(
     "全各每众所的地得里上中下内外前后底之间处边旁个元块号路次张份件位人度岁年月日天点分秒克升吨米厘公毫台本条包字页楼层站店家仓片吗呢吧啊了是"
+    "班组群社塘盒券摊厅房园队线图表箱柜筐桶盘"
     "和与跟同以为作当一那这期专第教记、，。？！：；”」』》）"
 )
 _ASKS = re.compile("[吗呢？?谁哪何几啥]|什么|多少|怎么|有没有|是不是|多久|多大|多远")
@@ -39,7 +40,7 @@ def filled(random: Random, words: Words, pieces: list[str | Value], timed: bool 
         if isinstance(piece, str) or piece.free or piece.kind in _NUMBERS or not isinstance(piece.given, str):
             continue
         before, after = made[place - 1] if place else "", made[place + 1] if place + 1 < len(made) else ""
-        if behind and _takes_after(before, after, asks) and random.random() < SHARE:
+        if behind and _takes_after(words, before, after, asks) and random.random() < SHARE:
             made[place + 1] = pick(random, behind) + str(after)
         if piece.kind in fillers["kinds"] and _takes_before(before) and random.random() < SHARE:
             made[place - 1] = str(before) + pick(random, fillers["before"])
@@ -55,11 +56,13 @@ def _behind(words: Words, fillers: Mapping[str, Sequence[str]], text: str, asks:
     return list(fillers["telling"])
 
 
-def _takes_after(before: str | Value, after: str | Value, asks: bool) -> bool:
+def _takes_after(words: Words, before: str | Value, after: str | Value, asks: bool) -> bool:
     """Whether an adverb may stand behind a value: before what is done with it, or what is asked of it; not before a noun."""
     if not isinstance(after, str) or not isinstance(before, str) or not "\u4e00" <= after[:1] <= "\u9fff" or after[0] in _TIED:
         return False
-    return after[0] in _ASKED if asks else before[-1:] in _DONE_WITH
+    if asks:
+        return after[0] in _ASKED
+    return before[-1:] in _DONE_WITH and after[:2] not in words.headings
 
 
 def _takes_before(literal: str | Value) -> bool:

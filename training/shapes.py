@@ -22,8 +22,7 @@ def shape(random: Random, words: Words, capitals: bool) -> str:
     while True:
         text = _filled(random, words, page, pick(random, page["shapes"]), nouns(words))
         if words.language == "zh":
-            # Halves of two words may be a name that is kept for the other world.
-            if "上海" in text or "伞" in text:
+            if _kept(text):
                 continue
             return text
         if not capitals:
@@ -32,13 +31,18 @@ def shape(random: Random, words: Words, capitals: bool) -> str:
         return capital(named)
 
 
+def _kept(text: str) -> bool:
+    """Whether a Chinese text holds a name that is kept for the other world, or makes one behind 上; halves of two words may."""
+    return "上海" in text or "伞" in text or text.startswith("海")
+
+
 def free_text(random: Random, words: Words, kind: str) -> str:
     """A sentence that nobody says."""
     page = words.pages["shapes"]
     free = page["free"]
     while True:
         text = _filled(random, words, page, pick(random, free.get(kind, free["text"])), vocabulary(words))
-        if "上海" not in text and "伞" not in text:
+        if not _kept(text):
             return text
 
 
@@ -84,7 +88,7 @@ def stretched(random: Random, words: Words, text: str) -> str:
             return text[:-1].rstrip()
         more = pick(random, known) if random.random() < 0.5 else pseudo.han(random, pick(random, (1, 2, 3)))
         made = more + text if chance < 0.5 else text + more
-        return text if "上海" in made or "伞" in made else made
+        return text if _kept(made) else made
     parts = text.split(" ")
     if chance < 0.2 and len(parts) > 1 and not _UNFINISHED.fullmatch(parts[-2]):
         return " ".join(parts[:-1])

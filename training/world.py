@@ -126,6 +126,12 @@ class Words:
         return tuple(some for some in both if some)
 
     @cached_property
+    def headings(self) -> frozenset[str]:
+        """Two letters with which a parameter's description begins or ends: mostly the noun for what its values are."""
+        said = [text for tool in self.tools for leaf in tool.leaves() for text in leaf.descriptions]
+        return frozenset(end for text in said for end in (text[:2], text[-2:]))
+
+    @cached_property
     def synonyms(self) -> Synonyms:
         return Synonyms(self.frames.get("synonyms", {}), self.language)
 

@@ -142,3 +142,13 @@ def test_small_words_stand_beside_values_and_change_none() -> None:
     assert "打开客厅灯看昆明的灯" in found
     assert len(found) > 10
     assert all("客厅灯" in text and text.endswith("昆明的灯") for text in found)
+
+
+def test_no_small_word_stands_between_a_name_and_what_it_names() -> None:
+    """Else nobody could tell from the sentence whether the noun is a part of the name."""
+    name = Value("晨光", "晨光", "app")
+    noun, verb = (
+        {str(filled(Random(seed), CHINESE, ["把", name, rest])[2]) for seed in range(200)} for rest in ("窗口关掉", "挪走")
+    )
+    assert noun == {"窗口关掉"}
+    assert len(verb) > 3
