@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from tests.agent.canned import Canned, as_json, call, end, stream
 
-from tokenwell.agent.endpoint import Endpoint, EndpointError
+from tokenwell.agent.endpoint import Endpoint, EndpointError, Reply
 from tokenwell.cli import chat
 from tokenwell.cli.chat import Talk, declarations
 from tokenwell.cli.reach import endpoint_at
-from tokenwell.cli.screen import LONGEST_RESULT, Screen
+from tokenwell.cli.screen import LONGEST_RESULT, Screen, pace
 from tokenwell.config.settings import ServerSettings
 from tokenwell.wire.errors import SettingsError
 
@@ -175,3 +175,13 @@ def test_long_results_are_shortened_and_say_so() -> None:
     out = io.StringIO()
     Screen(out).result("f", "{}", "x" * (LONGEST_RESULT + 1))
     assert out.getvalue() == f"< {'x' * LONGEST_RESULT} ... ({LONGEST_RESULT + 1} characters)\n"
+
+
+def test_the_pace_of_an_answer() -> None:
+    reply = Reply(Endpoint("http://127.0.0.1:1/v1"), {})
+    reply.seconds = 2.0
+    assert pace(reply) == "an empty answer after 2.00 s"
+    reply.tokens, reply.first_s = 11, 1.0
+    assert pace(reply) == "11 tokens, 10 tok/s, first after 1.00 s"
+    reply.seconds, reply.finish = 1.0, "length"
+    assert pace(reply) == "11 tokens, first after 1.00 s, cut off: the model reached its limit of tokens"
