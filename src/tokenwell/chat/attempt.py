@@ -13,7 +13,8 @@ from tokenwell.chat.formats.bound import Bound
 from tokenwell.chat.formats.format import Call, Syntax
 from tokenwell.chat.outlet import Outlet
 
-_BRACKETS = re.compile(rf"[\]}});\s]{{1,{LOOK}}}")
+FENCES = ("```json", "```")
+_BRACKETS = re.compile(rf"[\]}});][\]}});\s]{{0,{LOOK}}}")
 # So often may a call that never closes run over the end of a thought and be read again: what is read twice stays bounded.
 _OVERRUNS = 4
 
@@ -147,6 +148,14 @@ class Attempt:
             pass
         return self.unwrapped("".join(parts))
 
+    def fence(self) -> Steps[None]:
+        """Take the opening of a code fence, if there is one."""
+        source = self._source
+        yield from source.skip()
+        if word := (yield from source.starts(FENCES)):
+            source.take(source.at + len(word))
+            self.fenced = True
+
     def settled(self, call: Call) -> Steps[bool]:
         """Whether the call is closed: with marks that end it, arguments alone are not enough when the answer was cut off."""
         if not call.after.strip("} \n"):
@@ -182,12 +191,12 @@ class Attempt:
     def _brackets(self) -> Steps[None]:
         """Take brackets too many: those before a mark that closes the call, another call, or the end of the answer."""
         source = self._source
-        char = yield from source.skip()
-        if not char or char not in "]});":
-            return
+        yield from source.skip()
         while (found := _BRACKETS.match(source.text, source.at)) and found.end() == len(source.text) and not source.ended:
             yield
-        taken = source.take(found.end()) if found else ""
+        if found is None:
+            return
+        taken = source.take(found.end())
         if source.at < len(source.text) and not (yield from source.starts((*self._reading.closers, *self._reading.triggers))):
             source.give_back(taken)
 

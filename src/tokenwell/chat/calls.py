@@ -10,8 +10,8 @@ from typing import Any
 
 from tokenwell.chat.arguments.source import Source, Steps
 from tokenwell.chat.arguments.xml import Parameters
-from tokenwell.chat.attempt import Attempt
-from tokenwell.chat.envelopes import FENCES, Envelopes
+from tokenwell.chat.attempt import FENCES, Attempt
+from tokenwell.chat.envelopes import Envelopes
 from tokenwell.chat.formats.bound import Bound
 from tokenwell.chat.formats.format import Call
 from tokenwell.chat.formats.reading import Lead
@@ -59,9 +59,7 @@ class Calls:
         self._attempt.thought = False
         self._attempt.start(name)
         source = self._source
-        yield from source.skip()
-        if fence := (yield from source.starts(FENCES)):
-            source.take(source.at + len(fence))
+        yield from self._attempt.fence()
         complete = yield from self._attempt.json()
         while complete:
             char = yield from source.peek()

@@ -11,7 +11,6 @@ from tokenwell.chat.formats.format import Call
 from tokenwell.chat.formats.reading import NAME, Reading
 from tokenwell.chat.outlet import Outlet
 
-FENCES = ("```json", "```")
 _KNOWN_KEYS = {"name", "function", "tool", "tool_name", "arguments", "parameters", "args", "input", "type", "id", "call_id"}
 _NAME_KEYS = {"name", "function", "tool", "tool_name"}
 _ARGUMENT_KEYS = {"arguments", "parameters", "args", "input"}
@@ -36,10 +35,7 @@ class Envelopes:
                 yield from source.skip()
                 if (yield from source.starts((word,))):
                     source.take(source.at + len(word))
-            yield from source.skip()
-            if fence := (yield from source.starts(FENCES)):
-                source.take(source.at + len(fence))
-                self._attempt.fenced = True
+            yield from self._attempt.fence()
             char = yield from source.skip()
             return call if char and char in "{[" else None
         return None
