@@ -124,9 +124,9 @@ def _environment(home: Path) -> dict[str, str]:
 def test_a_conversation(open_chat: Open) -> None:
     terminal = open_chat()
     assert "\none, two" not in terminal.say("[[say one, two]]").split("[[say one, two]]", 1)[0]
-    shown = terminal.say("[[say three]]")
-    # What comes in one piece has no speed.
-    assert "\nthree\n[" in shown and re.search(r"\[\d+ tokens, (\d+ tok/s, )?first after", shown)
+    assert "\nthree\n[" in terminal.say("[[say three]]")
+    # Half a second: on a busy machine fewer tokens may arrive in one piece, which has no speed.
+    assert re.search(r"\[\d+ tokens, \d+ tok/s, first after", terminal.say("[[say " + "word " * 50 + "]]"))
     assert terminal.leave() == 0
 
 
