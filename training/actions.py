@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from training import kinds, tools
+from training import kinds, outcome, tools
 from training.kinds import Value
 from training.pseudo import pick
 from training.scene import Scene, Slots, inline, packed, subjects, weighed
@@ -101,7 +101,7 @@ def of_world(scene: Scene) -> Action | None:
         request = next((one for one in asked if not one.open and not _QUESTION.search(one.text)), None)
         if request is None:
             continue
-        done = tools.answer(random, words, tool, request, {})
+        done = outcome.answer(random, words, tool, request, {})
         return Action(clause.replace("{request}", _bare(request.text)), tool, dict(request.values), _bare(done))
     return None
 

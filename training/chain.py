@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenwell.readiness.task import Call, Turn
 from tokenwell.readiness.task import Words as Groups
-from training import facts, kinds, tools
+from training import facts, kinds, outcome, tools
 from training.clock import BARE_DAYS
 from training.invent import namesake
 from training.kinds import Value
@@ -91,7 +91,7 @@ def failing(random: Random, words: Words) -> tuple[tuple[Turn, ...], list[dict[s
     """A call that fails: nothing else is tried, and the user is told."""
     tool = tools.declare(random, words, pick(random, words.tools))
     request = ask(random, words, tool)
-    content, answer = tools.failure(random, words, tool, request)
+    content, answer = outcome.failure(random, words, tool, request)
     turn = Turn(
         tools.polish(random, words, request),
         ((Call(tool.name, request.arguments, content, _loose(request.values, tool)),),),
@@ -148,7 +148,7 @@ def beside(random: Random, words: Words, chosen: Sequence[Tool], avoid: Sequence
 def _served(random: Random, words: Words, tool: Tool) -> Turn:
     request = ask(random, words, tool)
     content, fields = _result(random, words, tool, request.values)
-    answer = tools.answer(random, words, tool, request, fields)
+    answer = outcome.answer(random, words, tool, request, fields)
     fact = words.pages["field"]["facts"].get(tool.words.key)  # what an order returns need not be told
     says = _says(fields, fact) if fact else ()
     call = Call(tool.name, request.arguments, content, _loose(request.values, tool))
@@ -168,9 +168,9 @@ def _facts(known: Mapping[str, Value], names: str) -> tuple[str, ...]:
 
 def _result(random: Random, words: Words, tool: Tool, values: Mapping[str, Value]) -> tuple[str, dict[str, Value]]:
     """What the tool returns, and its fields; what everybody can work out is right."""
-    content, fields = tools.result(random, words, tool)
+    content, fields = outcome.result(random, words, tool)
     while any(_short(words, value) for value in fields.values()):
-        content, fields = tools.result(random, words, tool)
+        content, fields = outcome.result(random, words, tool)
     name, figure = _figure(random, tool.words.key, {slot: value.given for slot, value in values.items()})
     if figure is None:
         return content, fields

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from training import actions, tools
+from training import actions, outcome, tools
 from training.conditions import condition, others
 from training.dialogue import Dialogue
 from training.kinds import Value, draw
@@ -27,7 +27,7 @@ def check(random: Random, words: Words, world: object = None) -> Dialogue:
         if not request.open:
             break
         request = tools.ask(random, words, tool)
-    content, fields = tools.result(random, words, tool)
+    content, fields = outcome.result(random, words, tool)
     found = fields[field]
     how, asked, holds = _condition(random, words, told.results[field], found)
     todo = actions.act(scene, pick(random, (1, 1, 2)))

@@ -1,7 +1,7 @@
 """The checkpoint folder: weights in bfloat16 in small shards, and everything else that a Hugging Face folder has.
 
 `python -m training.export WEIGHTS FOLDER`: WEIGHTS is a folder with shards that the trainer left, which are
-rounded, or `random`.
+rounded, several of them as SHARE=FOLDER, whose mean is taken, or `random`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +123,31 @@ def read(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in names for name, tensor in load_file(folder / file).items()}
 
 
+def mean(parts: Sequence[tuple[float, dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
+    """The weighted mean of the weights of several calls, in bfloat16.
+
+    Raises ValueError where the shares do not add up to one.
+    """
+    if abs(sum(share for share, _ in parts) - 1) > 1e-6:
+        raise ValueError("the shares of a mean have to add up to 1")
+    return {name: sum((share * part[name].float() for share, part in parts), torch.zeros(())).bfloat16() for name in parts[0][1]}
+
+
+def _weights(sources: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The weights of a folder, or the mean of those of several, given as SHARE=FOLDER."""
+    if len(sources) == 1:
+        return read(Path(sources[0]))
+    given = [source.split("=", 1) for source in sources]
+    return mean([(float(share), read(Path(folder))) for share, folder in given])
+
+
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    source, target = sys.argv[1:]
+    *sources, target = sys.argv[1:]
     shape = Shape.load()
     torch.manual_seed(0)
-    write(Mini(shape).state_dict() if source == "random" else rounded(read(Path(source))), shape, Path(target))
+    write(Mini(shape).state_dict() if sources == ["random"] else rounded(_weights(sources)), shape, Path(target))
     print(f"{target}: {sum(path.stat().st_size for path in Path(target).glob('*')) / 1e6:.1f} MB")

@@ -3,7 +3,7 @@
 import json
 from random import Random
 
-from training import actions, conditions, tools
+from training import actions, conditions, outcome, tools
 from training.dialogue import Dialogue
 from training.kinds import Value, draw
 from training.pseudo import pick
@@ -93,9 +93,9 @@ def _changed(scene: Scene, tool: Tool, request: Request, way: str, slot: str, ot
 def _serve(scene: Scene, tool: Tool, request: Request) -> None:
     """The call, which works now, and the answer."""
     scene.call((tool, dict(request.values)))
-    content, fields = tools.result(scene.random, scene.words, tool)
+    content, fields = outcome.result(scene.random, scene.words, tool)
     scene.result(content)
-    scene.say(tools.answer(scene.random, scene.words, tool, request, fields))
+    scene.say(outcome.tell(scene.random, scene.words, tool, request, fields))
 
 
 def told(random: Random, error: str) -> str:

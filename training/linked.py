@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from random import Random
 
-from training import conditions, tools
+from training import conditions, outcome, tools
 from training.actions import act, finished, returned
 from training.details import revalued
 from training.dialogue import Dialogue
@@ -40,7 +40,7 @@ def chain(random: Random, words: Words, world: object = None) -> Dialogue:
     # One tool with the parameters of both, so that the request is worded like any other.
     both = tools.declare(random, words, drawn.together(first, second))
     request = tools.ask(random, words, both)
-    content, fields = tools.result(random, words, ask)
+    content, fields = outcome.result(random, words, ask)
     text, more = tools.polish(random, words, request), []
     if not request.open and random.random() < 0.12:
         more = act(scene, 1, "does")
@@ -52,9 +52,9 @@ def chain(random: Random, words: Words, world: object = None) -> Dialogue:
         return scene.dialogue(tools.toolbox(random, words, scene.tools))
     scene.result(content)
     scene.call((do, _of(second, request.values) | {slot: fields[field] for slot, field in drawn.link.items()}))
-    content, others = tools.result(random, words, do)
+    content, others = outcome.result(random, words, do)
     scene.result(content)
-    answer = tools.answer(random, words, both, Request(request.text, {**request.values, **fields}, {}), others)
+    answer = outcome.tell(random, words, both, Request(request.text, {**request.values, **fields}, {}), others, fields)
     if more:
         scene.call(more[0].call())
         scene.result(returned(scene))
@@ -88,10 +88,10 @@ def linked(random: Random, words: Words, world: object = None) -> Dialogue:
     scene.call((ask, dict(begin.values)))
     if stopped(scene):
         return scene.dialogue(tools.toolbox(random, words, [ask, do]))
-    content, fields = tools.result(random, words, ask)
+    content, fields = outcome.result(random, words, ask)
     scene.result(content)
     values = {**end.values, slot: fields[field]}
-    return _then(scene, ask, do, values, values)
+    return _then(scene, ask, do, values, values, fields)
 
 
 def referred(random: Random, words: Words, world: object = None) -> Dialogue:
@@ -103,7 +103,7 @@ def referred(random: Random, words: Words, world: object = None) -> Dialogue:
     first, second = _disguised(random, words, first), _disguised(random, words, second)
     ask, do = scene.declare(first), scene.declare(second)
     begin = tools.ask(random, words, ask)
-    content, fields = tools.result(random, words, ask)
+    content, fields = outcome.result(random, words, ask)
     chosen = dict(links.items() if random.random() < 0.6 else [pick(random, list(links.items()))])
     told = {value.kind for value in begin.values.values()}
     refs = {slot: _reference(random, page["refs"], field, fields[field], told) for slot, field in chosen.items()}
@@ -122,7 +122,7 @@ def referred(random: Random, words: Words, world: object = None) -> Dialogue:
         return scene.dialogue(tools.toolbox(random, words, [ask, do]))
     scene.result(content)
     told_of = {**end.values, **{slot: fields[field] for slot, field in chosen.items()}}
-    return _then(scene, ask, do, dict(end.values), told_of)
+    return _then(scene, ask, do, dict(end.values), told_of, fields)
 
 
 def _sentences(language: str, begin: Request, end: Request) -> dict[str, str]:
@@ -130,13 +130,16 @@ def _sentences(language: str, begin: Request, end: Request) -> dict[str, str]:
     return {"first": sentence(language, begin.text), "second": end.text if end.open else sentence(language, end.text)}
 
 
-def _then(scene: Scene, ask: Tool, do: Tool, values: Slots, known: Slots) -> Dialogue:
-    """The second call with these values and its result; the answer tells what is known by then."""
+def _then(scene: Scene, ask: Tool, do: Tool, values: Slots, known: Slots, found: Slots) -> Dialogue:
+    """The second call with these values and its result; the answer tells what is known by then.
+
+    found: what the first call returned.
+    """
     random, words = scene.random, scene.words
     scene.call((do, values))
-    content, fields = tools.result(random, words, do)
+    content, fields = outcome.result(random, words, do)
     scene.result(content)
-    scene.say(tools.answer(random, words, do, Request("", known, {}), fields))
+    scene.say(outcome.tell(random, words, do, Request("", known, {}), fields, found))
     return scene.dialogue(tools.toolbox(random, words, [ask, do]))
 
 

@@ -3,7 +3,7 @@
 import re
 from random import Random
 
-from training import invent, talk, tools
+from training import invent, outcome, talk, tools
 from training.conditions import others
 from training.dialogue import Dialogue
 from training.disguise import disguise, telling
@@ -52,9 +52,9 @@ def asked(scene: Scene, tool: Tool, frame: Frame, slot: str) -> None:
     values: dict[str, Value] = {**request.values, slot: value}
     scene.call((tool, values))
     whole = tools.Request(request.text, values, tool.arguments(values))
-    content, fields = tools.result(random, words, tool)
+    content, fields = outcome.result(random, words, tool)
     scene.result(content)
-    scene.say(tools.answer(random, words, tool, whole, fields))
+    scene.say(outcome.tell(random, words, tool, whole, fields))
 
 
 def _incomplete(random: Random, words: Words) -> tuple[ToolWords, tuple[tuple[Frame, str], ...]]:

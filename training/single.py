@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from training import kinds, tools
+from training import kinds, outcome, tools
 from training.details import called, revalued
 from training.dialogue import Dialogue, assistant, calls, results, system, user
 from training.disguise import disguise
@@ -174,10 +174,10 @@ def serve(
     contents, answers = [], []
     for tool, request in asked:
         if random.random() < errors:
-            content, answer = tools.failure(random, words, tool, request)
+            content, answer = outcome.failure(random, words, tool, request)
         else:
-            content, fields = tools.result(random, words, tool)
-            answer = tools.answer(random, words, tool, request, fields)
+            content, fields = outcome.result(random, words, tool)
+            answer = outcome.tell(random, words, tool, request, fields)
         contents.append(content)
         if answer not in answers:
             answers.append(answer)

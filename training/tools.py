@@ -1,13 +1,11 @@
 """Declared tools: their spelling in one dialogue, what a user says to reach them, what they answer, and the tools beside them."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from training import facts, kinds, pseudo
-from training.clock import BARE_DAYS
+from training import kinds, pseudo
 from training.details import detailed, explained, first_word, generic, revalued
 from training.disguise import disguise
 from training.fillers import filled
@@ -16,7 +14,7 @@ from training.plain import plain
 from training.pseudo import pick
 from training.slips import slipped
 from training.spelling import STYLES, capital, name_words, restyle
-from training.wording import END, PAUSES, beside, sentence, uncapital, unparted, wording
+from training.wording import END, PAUSES, sentence, uncapital, unparted, wording
 from training.world import Frame, Parameter, ToolWords, Words
 
 PLAIN = 0.85  # the share of requests that are drawn of those that share a word with the declaration
@@ -298,62 +296,6 @@ def _aside(random: Random, words: Words, values: Mapping[str, Value]) -> Frame:
         if any(kinds.alike(words, kind) in looks for kind in frame[1::2]):
             return frame
     return pick(random, frames)
-
-
-# ------------------------------------------------------------------------------------------------ results and answers
-
-
-def result(random: Random, words: Words, tool: Tool) -> tuple[str, dict[str, Value]]:
-    """What the tool returns (text), and its fields by their names in the words."""
-    fields = {}
-    for name, kind in tool.words.results.items():
-        if isinstance(kind, str):
-            value = kinds.draw(random, words, kind)
-        else:
-            text = pick(random, kind)
-            value = Value(text, text, "word")
-        fields[name] = Value(facts.said(words, value.given), value.given, value.kind)
-    return facts.printed(random, {name: value.given for name, value in fields.items()}), fields
-
-
-def answer(random: Random, words: Words, tool: Tool, request: Request, fields: Mapping[str, Value]) -> str:
-    """The assistant's short answer after a result: the tool's first answer whose slots are all there, or what the result says."""
-    at_hand = {**request.values, **fields}
-    fitting = next((one for one in tool.words.answers if all(slot in at_hand for slot in one[1::2])), None)
-    if fitting is None:
-        told = [(facts.named(name), value.said) for name, value in fields.items() if value.said != "true"]
-        return facts.sentence(words, told)
-    pieces = list(fitting)
-    for place in range(1, len(pieces), 2):
-        said = at_hand[pieces[place]].said
-        if said in BARE_DAYS and pieces[place - 1].endswith(" on "):
-            pieces[place - 1] = pieces[place - 1][:-3]
-        pieces[place] = said
-    text = ""
-    for piece in pieces:
-        # A value may say its percent itself.
-        text = beside(text, piece[1:] if text.endswith("%") and piece[:1] == "%" else piece, words.language == "zh")
-    return text
-
-
-def failure(random: Random, words: Words, tool: Tool, request: Request) -> tuple[str, str]:
-    """An error result, and the assistant's answer that repeats its words."""
-    fitting = [one for one in tool.words.errors if all(slot in request.values for slot in one[1::2])]
-    if fitting:
-        pieces = list(pick(random, fitting))
-        for place in range(1, len(pieces), 2):
-            pieces[place] = request.values[pieces[place]].said
-        reason = "".join(pieces)
-    else:
-        reason = pick(random, words.frames["errors"])
-    shape = random.random()
-    if shape < 0.5:
-        text = json.dumps({"error": reason}, ensure_ascii=False)
-    elif shape < 0.7:
-        text = json.dumps({"status": "error", "message": reason}, ensure_ascii=False)
-    else:
-        text = pick(random, ("Error: ", "error: ", "ERROR ")) + reason
-    return text, words.frames["failed"][0].replace("{error}", reason.rstrip(END))
 
 
 # ------------------------------------------------------------------------------------------------ the tools at hand

@@ -5,7 +5,7 @@
 
 from random import Random
 
-from training import actions, conditions, talk, tools
+from training import actions, conditions, outcome, talk, tools
 from training.conditions import Fact
 from training.dialogue import Dialogue
 from training.kinds import Value
@@ -172,9 +172,9 @@ def _served(scene: Scene) -> tuple[str, tuple[str, str] | None]:
     scene.user(tools.polish(random, words, request))
     values: dict[str, Value] = dict(request.values)
     scene.call((tool, values))
-    content, fields = tools.result(random, words, tool)
+    content, fields = outcome.result(random, words, tool)
     scene.result(content)
-    answer = tools.answer(random, words, tool, request, fields)
+    answer = outcome.answer(random, words, tool, request, fields)
     scene.say(answer)
     telling = [name for name, value in fields.items() if not isinstance(value.given, bool) and name not in _STATES]
     if not telling:

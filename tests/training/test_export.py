@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from tests.training.conftest import SMALL
 from training import export, tokenizer
-from training.export import MANTISSA, read, rounded, save
+from training.export import MANTISSA, mean, read, rounded, save
 from training.model import Mini
 
 from tokenwell.chat.defaults import Defaults
@@ -48,6 +49,13 @@ def test_shards_are_small_and_give_the_weights_back(tmp_path: Path) -> None:
     again = read(tmp_path)
     assert again.keys() == weights.keys()
     assert all(torch.equal(again[name], tensor.bfloat16()) for name, tensor in weights.items())
+
+
+def test_a_mean_weighs_its_parts_and_wants_whole_shares() -> None:
+    first, second = {"a": torch.tensor([1.0, -2.0])}, {"a": torch.tensor([3.0, 2.0])}
+    assert mean([(0.75, first), (0.25, second)])["a"].tolist() == [1.5, -1.0]
+    with pytest.raises(ValueError, match="add up"):
+        mean([(0.75, first), (0.5, second)])
 
 
 def test_rounded_weights_are_near_and_stay_where_they_are() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from training import tools
+from training import outcome, tools
 from training.invent import invent, namesake
 from training.kinds import Value
 from training.spelling import name_words, restyle
@@ -195,8 +195,8 @@ def test_a_result_holds_the_fields_of_the_answer() -> None:
     for words in WORDS.tools:
         tool = declare(random, WORDS, words)
         request = ask(random, WORDS, tool)
-        text, fields = tools.result(random, WORDS, tool)
-        answer = tools.answer(random, WORDS, tool, request, fields)
+        text, fields = outcome.result(random, WORDS, tool)
+        answer = outcome.answer(random, WORDS, tool, request, fields)
         assert answer.endswith((".", "!", "?")) or words.answers
         for name, value in fields.items():
             for item in value.given if isinstance(value.given, list) else [value.given]:
@@ -208,7 +208,7 @@ def test_a_result_holds_the_fields_of_the_answer() -> None:
 def test_a_failure_is_reported_in_its_own_words() -> None:
     random = Random(9)
     tool = declare(random, WORDS, TELL)
-    content, answer = tools.failure(random, WORDS, tool, ask(random, WORDS, tool))
+    content, answer = outcome.failure(random, WORDS, tool, ask(random, WORDS, tool))
     reason = answer.removeprefix(WORDS.frames["failed"][0].split("{")[0]).rstrip(".")
     assert reason in content
 
