@@ -205,6 +205,21 @@ def test_a_result_holds_the_fields_of_the_answer() -> None:
                 assert value.said in answer
 
 
+def test_most_answers_say_all_that_was_found() -> None:
+    random = Random(10)
+    words = next(tool for tool in WORDS.tools if tool.answers and tool.results)
+    tool = declare(random, WORDS, words)
+    request = ask(random, WORDS, tool)
+    reported = 0
+    for _ in range(200):
+        _, fields = outcome.result(random, WORDS, tool)
+        own = outcome.answer(random, WORDS, tool, request, fields)
+        told = outcome.tell(random, WORDS, tool, request, fields, {"shelf": Value("B7", "B7", "word")})
+        assert told == own or ("B7" in told and all(value.said in told for value in fields.values() if value.said != "true"))
+        reported += told != own
+    assert 90 < reported < 150
+
+
 def test_a_failure_is_reported_in_its_own_words() -> None:
     random = Random(9)
     tool = declare(random, WORDS, TELL)
