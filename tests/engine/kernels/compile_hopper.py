@@ -13,15 +13,21 @@ TYPES = {"scales_at": "*u8", "starts_at": "*i32", "limit": "fp32", "bias_at": "*
 
 
 def main() -> None:
-    """For a few and for many slots an expert; raises what the compiler raises."""
+    """For few, for many and for any number of slots an expert; raises what the compiler raises."""
     kernel = experts_hopper_code.product
     names = kernel.arg_names
-    for gated, slots, warps, units in ((True, 8, 4, 64), (False, 64, 8, 64)):
-        given = {"EXPERTS": 32, "IN": 2880, "GATED": gated, "SLOTS": slots, "STAGES": 2, "EARLY": gated, "PDL": True}
-        tiles = {
-            "words": f"tensordesc<i32[2, {units}, 32],{gl.NVMMASharedLayout(128, 32, 3)!r}>",
-            "inputs": f"tensordesc<fp16[{slots}, 256],{gl.NVMMASharedLayout(128, 16, 2)!r}>",
-        }
+    for gated, slots, columns, warps, units in (
+        (True, (8,), 256, 4, 64),
+        (False, (64,), 256, 8, 64),
+        (True, (128, 64, 32), 128, 8, 64),
+    ):
+        given = {"EXPERTS": 32, "IN": 2880, "GATED": gated, "STAGES": 2, "EARLY": gated, "PDL": True}
+        tiles = {"words": f"tensordesc<i32[2, {units}, 32],{gl.NVMMASharedLayout(128, 32, 3)!r}>"}
+        for place, name in enumerate(("inputs", "half_inputs", "fourth_inputs")):
+            if place < len(slots):
+                tiles[name] = f"tensordesc<fp16[{slots[place]}, {columns}],{gl.NVMMASharedLayout(128, 16, 2)!r}>"
+            else:
+                given[name] = None
         signature = {n: "constexpr" if n in given else {**TYPES, **tiles}.get(n, "i32") for n in names}
         constants = {(names.index(name),): value for name, value in given.items()}
         aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in names if name.endswith("_at")}

@@ -19,6 +19,7 @@ interpreter.complete()
 subnormal.correct()
 
 LIMIT = 1.5
+WIDE = Tiling(128, 8, registers=128, narrower=2, columns=128)
 
 
 def test_places_are_a_permutation_of_each_group() -> None:
@@ -29,10 +30,12 @@ def test_places_are_a_permutation_of_each_group() -> None:
     assert places[[32, 64, 96]].tolist() == [2, 4, 6]
 
 
+@pytest.mark.parametrize("counted", [16, 4096])
 @pytest.mark.parametrize(("tokens", "experts", "first", "dim", "width"), [(7, 5, 0, 160, 96), (40, 6, 2, 1184, 32)])
 def test_inputs_are_sorted_narrowed_and_padded(
-    gpu: torch.device, tokens: int, experts: int, first: int, dim: int, width: int
+    gpu: torch.device, tokens: int, experts: int, first: int, dim: int, width: int, counted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(experts_hopper, "_COUNTED_SLOTS", counted)
     x, chosen = torch.randn((tokens, dim), device=gpu), torch.rand((tokens, experts)).topk(2).indices.to(gpu, torch.int32)
     hidden = torch.full((2 * tokens, padded(width)), 7.0, dtype=torch.float16, device=gpu)
     places, starts, inputs = experts_hopper.prepare(x, chosen, hidden, width, experts - first, first)
@@ -61,24 +64,25 @@ def test_the_products_compile_for_hopper() -> None:
 @pytest.mark.card
 @pytest.mark.parametrize(
     ("tokens", "experts", "top", "dim", "width"),
-    [(1, 32, 4, 2880, 2880), (64, 32, 4, 2880, 2880), (300, 5, 2, 160, 96), (33, 8, 1, 96, 736)],
+    [(1, 32, 4, 2880, 2880), (64, 32, 4, 2880, 2880), (300, 5, 2, 160, 96), (33, 8, 1, 96, 736), (2100, 6, 2, 160, 96)],
 )
 def test_products(gpu: torch.device, tokens: int, experts: int, top: int, dim: int, width: int) -> None:
     assert experts_hopper.reason_not(gpu, "swiglu_clamped") is None
     given = case(gpu, "mxfp4", "swiglu_clamped", torch.bfloat16, tokens, experts, top, dim, width)
-    checked = (given[0][:8], given[1][:8], given[2][:8], *given[3:])
-    for tiles in (None, (Tiling(8, repeat=2), Tiling(64, 8, 3))):
+    for tiles in (None, (Tiling(8, repeat=2), Tiling(64, 8, 3)), (WIDE, WIDE)):
         actual = experts_hopper.experts_hopper(*given, limit=LIMIT, tiles=tiles)
-        close(actual[:8], reference(checked), 8e-3)
+        for some in (slice(8), slice(-8, None)):  # the first and the last rounds
+            checked = (given[0][some], given[1][some], given[2][some], *given[3:])
+            close(actual[some], reference(checked), 8e-3)
 
 
 @pytest.mark.card
-@pytest.mark.parametrize("tokens", [9, 64, 130])
+@pytest.mark.parametrize("tokens", [9, 64, 130, 700])
 def test_experts_that_everybody_chooses(gpu: torch.device, tokens: int) -> None:
     """All tokens choose the same few experts but one, who chooses others: most experts have none, some many rounds."""
     x, chosen, *rest = case(gpu, "mxfp4", "swiglu_clamped", torch.bfloat16, tokens, 32, 4, 544, 288)
     chosen = chosen[:1].expand(tokens, 4).contiguous()
     chosen[tokens // 2] = (chosen[0] + 1) % 32
-    for tiles in (None, (Tiling(8), Tiling(64, 8, 3))):
+    for tiles in (None, (Tiling(8), Tiling(64, 8, 3)), (WIDE, WIDE)):
         actual = experts_hopper.experts_hopper(x, chosen, *rest, limit=LIMIT, tiles=tiles)
         close(actual, reference((x, chosen, *rest)), 8e-3)

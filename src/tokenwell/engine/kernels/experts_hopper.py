@@ -18,17 +18,25 @@ from tokenwell.engine.weights.experts import ExpertMatrix
 
 GROUP = 128  # columns whose order is changed among themselves
 FEW_SLOTS = 8  # up to here `experts_few` is faster
+MANY_TOKENS = 8192  # up to here this is faster than `experts_grouped`
+_COUNTED_SLOTS = 4096  # more are sorted first: each would count those before it
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """`slots` inputs times 16 * `repeat` rows a warp at a time; `stages` steps of both are on their way."""
+    """`slots` inputs times 16 * `repeat` rows a warp at a time; `stages` steps of both are on their way.
+
+    Where an expert has few slots, half as many at a time, `narrower` times (up to twice). `columns`: of inputs on their way at
+    once, 256 as of weights, or 128.
+    """
 
     slots: int
     warps: int = 4
     stages: int = 2
     repeat: int = 1
     registers: int | None = None  # a thread at most; None leaves it to the compiler
+    narrower: int = 0
+    columns: int = 256
 
 
 def place_of(column: torch.Tensor) -> torch.Tensor:
@@ -54,29 +62,34 @@ def _place(column):  # type: ignore[no-untyped-def]
 @triton.jit
 def _prepare(  # type: ignore[no-untyped-def]
     chosen_at, places_at, starts_at, slots, first, experts, x_at, x_stride, y_at, dim, dim_padded, hidden_at, width, width_padded,
-    TOP: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, PDL: tl.constexpr,
+    TOP: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, SORTED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     # The first programs count the slots of the experts before one. Each of the others is a slot: it counts those before itself
-    # and writes its token's inputs there.
+    # and writes its token's inputs there. Once places and starts are known, nothing is counted.
     program = tl.program_id(0)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-    mine = program - experts - 1
+    mine = program if SORTED else program - experts - 1
     expert = first + program
     if mine >= 0:
         expert = tl.load(chosen_at + mine).to(tl.int32)
-    before = tl.zeros((BLOCK,), tl.int32)
-    for block in tl.range(0, slots, BLOCK):
-        slot = block + tl.arange(0, BLOCK)
-        ids = tl.load(chosen_at + slot, mask=slot < slots, other=-1).to(tl.int32)
-        before += ((ids >= first) & ((ids < expert) | ((ids == expert) & (slot < mine)))).to(tl.int32)
-    count = tl.sum(before, 0)
+    count = tl.zeros((), tl.int32)
+    if not SORTED:
+        before = tl.zeros((BLOCK,), tl.int32)
+        for block in tl.range(0, slots, BLOCK):
+            slot = block + tl.arange(0, BLOCK)
+            ids = tl.load(chosen_at + slot, mask=slot < slots, other=-1).to(tl.int32)
+            before += ((ids >= first) & ((ids < expert) | ((ids == expert) & (slot < mine)))).to(tl.int32)
+        count = tl.sum(before, 0)
     if mine < 0:
         tl.store(starts_at + program, count)
     elif (expert >= first) & (expert < first + experts):
+        if SORTED:
+            count = tl.load(places_at + mine)
+        else:
+            tl.store(places_at + mine, count)
         place = count.to(tl.int64)
-        tl.store(places_at + mine, count)
         for start in tl.range(0, dim_padded, COLUMNS):
             column = start + tl.arange(0, COLUMNS)
             x = tl.load(x_at + (mine // TOP).to(tl.int64) * x_stride + column, mask=column < dim, other=0.0).to(tl.float32)
@@ -97,13 +110,17 @@ def prepare(
     """
     dim, slots = x.shape[1], chosen.numel()
     places = torch.empty(slots, dtype=torch.int32, device=x.device)
-    starts = torch.empty(experts + 1, dtype=torch.int32, device=x.device)
+    sort = slots > _COUNTED_SLOTS
+    if sort:
+        _, starts = experts_many.sort(chosen, experts, first, places)
+    else:
+        starts = torch.empty(experts + 1, dtype=torch.int32, device=x.device)
     inputs = torch.empty((slots, padded(dim)), dtype=torch.float16, device=x.device)
     pdl, extra = experts_many.launch_options(x)
-    _prepare[(experts + 1 + slots,)](
+    _prepare[(slots if sort else experts + 1 + slots,)](
         chosen, places, starts, slots, first, experts, x, x.stride(0), inputs, dim, padded(dim), hidden, width, padded(width),
         TOP=chosen.shape[1], BLOCK=min(1024, max(16, triton.next_power_of_2(slots))),
-        COLUMNS=min(1024, triton.next_power_of_2(padded(dim))), PDL=pdl, **extra,
+        COLUMNS=min(1024, triton.next_power_of_2(padded(dim))), SORTED=sort, PDL=pdl, **extra,
     )  # fmt: skip
     return places, starts, inputs
 
@@ -127,13 +144,14 @@ def reason_not(device: torch.device, kind: str) -> str | None:
 
 # As measured for gpt-oss-20b on an H200, by the slots that an expert has on average: often it has twice as many.
 _TILINGS = (
-    (2, Tiling(8)), (8, Tiling(16)), (16, Tiling(32, registers=96)), (32, Tiling(64, 8)), (64, Tiling(128, 8)),
+    (2, Tiling(8)), (8, Tiling(16)), (16, Tiling(32, registers=96, narrower=1)),
 )  # fmt: skip
+_WIDE = Tiling(128, 8, registers=128, narrower=2, columns=128)
 
 
 def tiling(experts: int, slots: int) -> Tiling:
     """How products of `slots` inputs in all are cut."""
-    return next((tile for most, tile in _TILINGS if slots <= most * experts), _TILINGS[-1][1])
+    return next((tile for most, tile in _TILINGS if slots <= most * experts), _WIDE)
 
 
 def _multiply(
@@ -149,12 +167,16 @@ def _multiply(
     units = 8 * tile.warps * tile.repeat
     codes = weight.codes.view(2 * weight.experts, width, weight.codes.shape[2])
     words = TensorDescriptor.from_tensor(codes, [2, units, 32], gl.NVMMASharedLayout(128, 32, 3))
-    rows = TensorDescriptor.from_tensor(inputs, [tile.slots, 256], gl.NVMMASharedLayout(128, 16, 2))
+    rows = [
+        TensorDescriptor.from_tensor(inputs, [tile.slots >> narrower, tile.columns], gl.NVMMASharedLayout(128, 16, 2))
+        if narrower <= tile.narrower else None
+        for narrower in range(3)
+    ]  # fmt: skip
     pdl, extra = experts_many.launch_options(inputs)
     later = (len(inputs) - 1) // tile.slots  # rounds behind the first of an expert, at most
     experts_hopper_code.product[(triton.cdiv(width, units), weight.experts + later)](
-        words, rows, weight.scales, weight.bias, starts, y, y.stride(0), width, limit or 0.0,
-        EXPERTS=weight.experts, IN=weight.columns, GATED=limit is not None, SLOTS=tile.slots, STAGES=tile.stages,
+        words, *rows, weight.scales, weight.bias, starts, y, y.stride(0), width, limit or 0.0,
+        EXPERTS=weight.experts, IN=weight.columns, GATED=limit is not None, STAGES=tile.stages,
         EARLY=len(inputs) >= 4 * weight.experts, PDL=pdl, num_warps=tile.warps, maxnreg=tile.registers, **extra,
     )  # fmt: skip
 

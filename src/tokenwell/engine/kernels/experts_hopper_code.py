@@ -14,7 +14,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia import hopper
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
-STEP = gl.constexpr(256)  # columns at a time: 32 words, the 128 bytes of a row that the copy engine can swizzle
+STEP = gl.constexpr(256)  # columns of words at a time: 32 words, the 128 bytes of a row that the copy engine can swizzle
 
 
 @gluon.constexpr_function
@@ -111,28 +111,39 @@ def _decode(words, powers, SLOTS: gl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @gluon.jit
-def _add(total, words, powers, inputs, QUARTER: gl.constexpr, SLOTS: gl.constexpr):  # type: ignore[no-untyped-def]
-    """total + weights times a quarter of a step's inputs [SLOTS, 256].
+def _add(total, words, powers, inputs, COLUMN: gl.constexpr):  # type: ignore[no-untyped-def]
+    """total + weights times a quarter of a step's inputs, which is 64 columns of inputs [SLOTS, 256 or 128].
 
-    Larger parts need more registers than they save; while one product runs, other programs decode.
+    Larger parts need more registers than they save; while one product runs, other warps decode.
     """
-    some = inputs.slice(QUARTER * 64, 64, dim=1).permute((1, 0))
-    sums = hopper.warpgroup_mma(_decode(words, powers, SLOTS), some, total, is_async=True)
+    some = inputs.slice(COLUMN % inputs.shape[1], 64, dim=1).permute((1, 0))
+    sums = hopper.warpgroup_mma(_decode(words, powers, inputs.shape[0]), some, total, is_async=True)
     return hopper.warpgroup_mma_wait(0, deps=[sums])
 
 
 @gluon.jit
-def _bring(  # type: ignore[no-untyped-def]
-    words, inputs, w_smem, x_smem, w_bars, x_bars, expert, unit, first, step, wanted_words, wanted, STAGES: gl.constexpr
-):
-    """A step of both, on its way to stage `step` % STAGES."""
-    stage = step % STAGES
-    mbarrier.expect(w_bars.index(stage), words.block_type.nbytes, pred=wanted_words)
-    mbarrier.expect(x_bars.index(stage), inputs.block_type.nbytes, pred=wanted)
-    tma.async_copy_global_to_shared(
-        words, [expert * 2, unit, step * 32], w_bars.index(stage), w_smem.index(stage), pred=wanted_words
-    )
-    tma.async_copy_global_to_shared(inputs, [first, step * STEP], x_bars.index(stage), x_smem.index(stage), pred=wanted)
+def _bring_words(words, smem, bars, expert, unit, step, wanted):  # type: ignore[no-untyped-def]
+    """A step of words, on its way to its place among those in flight."""
+    place = step % smem.shape[0]
+    mbarrier.expect(bars.index(place), words.block_type.nbytes, pred=wanted)
+    tma.async_copy_global_to_shared(words, [expert * 2, unit, step * 32], bars.index(place), smem.index(place), pred=wanted)
+
+
+@gluon.jit
+def _bring_inputs(inputs, smem, bars, first, piece, wanted):  # type: ignore[no-untyped-def]
+    """A piece of inputs, which is a step or half of one, on its way to its place among those in flight."""
+    place = piece % bars.shape[0]
+    mbarrier.expect(bars.index(place), inputs.block_type.nbytes, pred=wanted)
+    column = piece * inputs.block_type.shape[1]
+    tma.async_copy_global_to_shared(inputs, [first, column], bars.index(place), smem.index(place), pred=wanted)
+
+
+@gluon.jit
+def _await(smem, bars, index):  # type: ignore[no-untyped-def]
+    """What has come as the `index`-th."""
+    STAGES: gl.constexpr = bars.shape[0]
+    mbarrier.wait(bars.index(index % STAGES), (index // STAGES) & 1)
+    return smem.index(index % STAGES)
 
 
 @gluon.jit
@@ -162,12 +173,13 @@ def _depend(PDL: gl.constexpr):  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _finish(  # type: ignore[no-untyped-def]
-    total, bias_at, y_at, y_stride, expert, first_unit, first, end, width, limit, GATED: gl.constexpr, SLOTS: gl.constexpr
+    total, bias_at, y_at, y_stride, expert, first_unit, first, end, width, limit, GATED: gl.constexpr
 ):
     """Bias and activation, and what a program is for into y."""
     W: gl.constexpr = gl.num_warps()
     OUT: gl.constexpr = gl.BlockedLayout([1, 1], [32, 1], [1, W], [0, 1])
     UNITS: gl.constexpr = total.shape[0] // 2
+    SLOTS: gl.constexpr = total.shape[1]
     both = gl.permute(gl.reshape(total, (UNITS // 8, 2, 8, SLOTS)), (0, 2, 3, 1))
     top, low = gl.split(gl.reshape(both, (UNITS, SLOTS, 2)))
     top, low = gl.convert_layout(top, OUT), gl.convert_layout(low, OUT)
@@ -210,28 +222,89 @@ def _round(starts_at, index, EXPERTS: gl.constexpr, SLOTS: gl.constexpr):  # typ
 
 
 @gluon.jit
+def _multiply(  # type: ignore[no-untyped-def]
+    words, inputs, w_smem, x_smem, w_bars, x_bars, scales_at, expert, first_unit, first, words_wanted, width, IN: gl.constexpr
+):
+    """The rows of a program times the inputs of a round, [rows, slots]."""
+    W: gl.constexpr = gl.num_warps()
+    SLOTS: gl.constexpr = inputs.block_type.shape[0]
+    UNITS: gl.constexpr = words.block_type.shape[1]
+    COLUMNS: gl.constexpr = inputs.block_type.shape[1]
+    PIECES: gl.constexpr = (IN + COLUMNS - 1) // COLUMNS
+    STEPS: gl.constexpr = (IN + STEP - 1) // STEP
+    AHEAD: gl.constexpr = w_bars.shape[0] - 1
+    P: gl.constexpr = _scales_layout(W, UNITS)
+    for early in gl.static_range(AHEAD):
+        _bring_words(words, w_smem, w_bars, expert, first_unit, early, words_wanted & (early < STEPS))
+        _bring_inputs(inputs, x_smem, x_bars, first, early, early < PIECES)
+    half = gl.arange(0, 2, layout=gl.SliceLayout(1, gl.SliceLayout(2, P)))
+    line = gl.arange(0, UNITS, layout=gl.SliceLayout(0, gl.SliceLayout(2, P)))
+    row = gl.expand_dims(half * width, 1) + gl.expand_dims(gl.minimum(first_unit + line, width - 1), 0)
+    scales_at += expert.to(gl.int64) * (2 * width) * ((IN + 255) // 256 * 8)
+    powers = _powers(scales_at, row, 0, IN, P)
+    total = gl.zeros((2 * UNITS, SLOTS), gl.float32, layout=_sums_layout(W, SLOTS))
+    for step in range(STEPS):
+        next_powers = _powers(scales_at, row, step + 1, IN, P)
+        piece = step * (STEP // COLUMNS)
+        gl.thread_barrier()  # all have done the step before, whose places are filled again
+        _bring_words(words, w_smem, w_bars, expert, first_unit, step + AHEAD, step + AHEAD < STEPS)
+        _bring_inputs(inputs, x_smem, x_bars, first, piece + AHEAD, piece + AHEAD < PIECES)
+        loaded = _await(w_smem, w_bars, step).load(_loaded_layout(W, UNITS))
+        x = _await(x_smem, x_bars, piece)
+        words_0, words_1, words_2, words_3, powers_0, powers_1 = _groups(loaded, powers)
+        total = _add(total, words_0, powers_0, x, 0)
+        total = _add(total, words_1, powers_0, x, 64)
+        if step * STEP + STEP // 2 < IN:
+            if COLUMNS < STEP:
+                piece += 1
+                gl.thread_barrier()
+                _bring_inputs(inputs, x_smem, x_bars, first, piece + AHEAD, piece + AHEAD < PIECES)
+                x = _await(x_smem, x_bars, piece)
+            total = _add(total, words_2, powers_1, x, 128)
+            total = _add(total, words_3, powers_1, x, 192)
+        powers = next_powers
+    return total
+
+
+@gluon.jit
+def _serve(  # type: ignore[no-untyped-def]
+    words, inputs, w_smem, x_smem, w_bars, x_bars, scales_at, bias_at, y_at, y_stride, expert, first_unit, first, end, some,
+    words_wanted, width, limit, IN: gl.constexpr, GATED: gl.constexpr,
+):  # fmt: skip
+    """What a program is for, if `inputs` are read by `some` slots; the shared memory for them may be made for more."""
+    SLOTS: gl.constexpr = inputs.block_type.shape[0]
+    WIDEST: gl.constexpr = x_smem.shape[1]
+    if some == SLOTS:
+        places = x_smem._reinterpret(gl.float16, [x_smem.shape[0] * (WIDEST // SLOTS), SLOTS, x_smem.shape[2]], inputs.layout)
+        total = _multiply(
+            words, inputs, w_smem, places, w_bars, x_bars, scales_at, expert, first_unit, first, words_wanted, width, IN
+        )
+        _finish(total, bias_at, y_at, y_stride, expert, first_unit, first, end, width, limit, GATED)
+
+
+@gluon.jit
 def product(  # type: ignore[no-untyped-def]
-    words, inputs, scales_at, bias_at, starts_at, y_at, y_stride, width, limit,
-    EXPERTS: gl.constexpr, IN: gl.constexpr, GATED: gl.constexpr, SLOTS: gl.constexpr, STAGES: gl.constexpr, EARLY: gl.constexpr,
-    PDL: gl.constexpr,
+    words, inputs, half_inputs, fourth_inputs, scales_at, bias_at, starts_at, y_at, y_stride, width, limit,
+    EXPERTS: gl.constexpr, IN: gl.constexpr, GATED: gl.constexpr, STAGES: gl.constexpr, EARLY: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """Rows of an expert's weight times the inputs of SLOTS of its slots.
 
     Program (i, e): rows i * UNITS .. of either half for the first slots of expert e; behind the experts come the further rounds
     of those that have more slots. A weight is two halves of `width` rows: gates and values, or whatever comes first and last.
-    `words` [experts * 2, width, IN / 8] is read by [2, units, 32], `inputs` [slots, padded IN] by [SLOTS, 256]. y [slots,
-    y_stride] gets both halves, or if GATED the gated activation at its place. EARLY: first rounds have words on their way before
-    the kernel before has ended, in vain where an expert has no slots.
+    `words` [experts * 2, width, IN / 8] is read by [2, units, 32], `inputs` [slots, padded IN] by [SLOTS, 256 or 128], and in
+    rounds of few slots by half and a fourth as many, where these are given. y [slots, y_stride] gets both halves, or if GATED
+    the gated activation at its place. EARLY: first rounds have words on their way before the kernel before has ended, in vain
+    where an expert has no slots.
     """
-    W: gl.constexpr = gl.num_warps()
     STEPS: gl.constexpr = (IN + STEP - 1) // STEP
     UNITS: gl.constexpr = words.block_type.shape[1]
-    P: gl.constexpr = _scales_layout(W, UNITS)
+    SLOTS: gl.constexpr = inputs.block_type.shape[0]
+    COLUMNS: gl.constexpr = inputs.block_type.shape[1]
     expert = gl.program_id(1)
     usual = expert < EXPERTS
     first_unit = gl.program_id(0) * UNITS
     w_smem = gl.allocate_shared_memory(gl.int32, [STAGES, 2, UNITS, 32], words.layout)
-    x_smem = gl.allocate_shared_memory(gl.float16, [STAGES, SLOTS, STEP], inputs.layout)
+    x_smem = gl.allocate_shared_memory(gl.float16, [STAGES, SLOTS, COLUMNS], inputs.layout)
     w_bars = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     x_bars = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for index in gl.static_range(STAGES):
@@ -241,10 +314,7 @@ def product(  # type: ignore[no-untyped-def]
     gl.thread_barrier()
     if EARLY:
         for early in gl.static_range(STAGES - 1):
-            wanted = usual & (early < STEPS)
-            mbarrier.expect(w_bars.index(early), words.block_type.nbytes, pred=wanted)
-            place = w_smem.index(early)
-            tma.async_copy_global_to_shared(words, [expert * 2, first_unit, early * 32], w_bars.index(early), place, pred=wanted)
+            _bring_words(words, w_smem, w_bars, expert, first_unit, early, usual & (early < STEPS))
     _depend(PDL)
     if usual:
         first = gl.load(starts_at + expert)
@@ -252,37 +322,28 @@ def product(  # type: ignore[no-untyped-def]
     else:
         expert, first, end = _round(starts_at, expert - EXPERTS + 1, EXPERTS, SLOTS)
     if first < end:
-        half = gl.arange(0, 2, layout=gl.SliceLayout(1, gl.SliceLayout(2, P)))
-        line = gl.arange(0, UNITS, layout=gl.SliceLayout(0, gl.SliceLayout(2, P)))
-        row = gl.expand_dims(half * width, 1) + gl.expand_dims(gl.minimum(first_unit + line, width - 1), 0)
-        scales_at += expert.to(gl.int64) * (2 * width) * ((IN + 255) // 256 * 8)
-        for early in gl.static_range(STAGES - 1):
-            wanted = early < STEPS
-            wanted_words = wanted
-            if EARLY:
-                wanted_words = wanted & (usual == 0)
-            _bring(words, inputs, w_smem, x_smem, w_bars, x_bars, expert, first_unit, first, early, wanted_words, wanted, STAGES)
-        powers = _powers(scales_at, row, 0, IN, P)
-        total = gl.zeros((2 * UNITS, SLOTS), gl.float32, layout=_sums_layout(W, SLOTS))
-        for step in range(STEPS):
-            next_powers = _powers(scales_at, row, step + 1, IN, P)
-            stage = step % STAGES
-            gl.thread_barrier()  # all have done the step before, whose stage is filled again
-            later = step + STAGES - 1
-            wanted = later < STEPS
-            _bring(words, inputs, w_smem, x_smem, w_bars, x_bars, expert, first_unit, first, later, wanted, wanted, STAGES)
-            mbarrier.wait(w_bars.index(stage), (step // STAGES) & 1)
-            mbarrier.wait(x_bars.index(stage), (step // STAGES) & 1)
-            loaded = w_smem.index(stage).load(_loaded_layout(W, UNITS))
-            words_0, words_1, words_2, words_3, powers_0, powers_1 = _groups(loaded, powers)
-            x = x_smem.index(stage)
-            total = _add(total, words_0, powers_0, x, 0, SLOTS)
-            total = _add(total, words_1, powers_0, x, 1, SLOTS)
-            if (step * 2 + 1) * 128 < IN:
-                total = _add(total, words_2, powers_1, x, 2, SLOTS)
-                total = _add(total, words_3, powers_1, x, 3, SLOTS)
-            powers = next_powers
-        _finish(total, bias_at, y_at, y_stride, expert, first_unit, first, end, width, limit, GATED, SLOTS)
+        some = SLOTS
+        if half_inputs is not None:
+            some = gl.where(end - first <= SLOTS // 2, SLOTS // 2, some)
+        if fourth_inputs is not None:
+            some = gl.where(end - first <= SLOTS // 4, SLOTS // 4, some)
+        wanted = usual == 0
+        if not EARLY:
+            wanted = first < end
+        if half_inputs is not None:
+            _serve(
+                words, half_inputs, w_smem, x_smem, w_bars, x_bars, scales_at, bias_at, y_at, y_stride, expert, first_unit,
+                first, end, some, wanted, width, limit, IN, GATED,
+            )  # fmt: skip
+        if fourth_inputs is not None:
+            _serve(
+                words, fourth_inputs, w_smem, x_smem, w_bars, x_bars, scales_at, bias_at, y_at, y_stride, expert, first_unit,
+                first, end, some, wanted, width, limit, IN, GATED,
+            )  # fmt: skip
+        _serve(
+            words, inputs, w_smem, x_smem, w_bars, x_bars, scales_at, bias_at, y_at, y_stride, expert, first_unit, first, end,
+            some, wanted, width, limit, IN, GATED,
+        )  # fmt: skip
     elif EARLY:
         for early in gl.static_range(STAGES - 1):  # nothing may be on its way to a program that has ended
             mbarrier.wait(w_bars.index(early), 0, pred=usual & (early < STEPS))
