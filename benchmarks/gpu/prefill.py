@@ -1,4 +1,5 @@
 """How many prompt tokens a second? 8192 tokens, as one prompt and as eight of 1024 (and 32,768 for gpt-oss), random weights.
+With `--length`, one prompt of each of these lengths instead: what a question adds to a conversation that is known.
 
 Prints one JSON line a case: our tokens a second until every prompt has its first token (the median of the rounds), the rate of
 operations that this is, and the ratio to vLLM's figure where there is one.
@@ -24,6 +25,8 @@ _PEAK_TFLOPS = {"auto": 780.0, "fp8": 1560.0}  # of an H200's matrix units in pr
 
 def shapes(case: Case, options: argparse.Namespace) -> list[tuple[int, int]]:
     """(prompts, tokens each)."""
+    if options.length:
+        return [(1, length) for length in options.length]
     total = options.total
     wide = [(1, size) for size in case.prefill_tok_s if size > total] if total == 8192 else []
     return [(1, total), (8, total // 8), *wide]
@@ -63,6 +66,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
     parser.add_argument("--total", type=int, default=8192, help="prompt tokens in all")
+    parser.add_argument("--length", type=int, nargs="+", help="tokens of single prompts")
     parser.add_argument("--step", type=int, help="tokens that a step takes at most; default: the engine's choice")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)

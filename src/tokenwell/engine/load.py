@@ -122,7 +122,8 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
     graphs = spec.graphs and build.records
     if spec.graphs and not graphs and device.type != "cpu":
         choices.append(Choice("recorded steps", "off", "attention that is not ours asks the host how long rows are"))
-    worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs)
+    prompts = _recorded_prompt_tokens(device, limits.max_num_batched_tokens)
+    worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs, prompts)
     cards = platform.describe() if ranks.world == 1 else f"{ranks.world} x {platform.describe()}"
     ready = Ready(
         architecture=facts.architecture, device=cards, dtype=str(dtype).removeprefix("torch."),
@@ -143,14 +144,14 @@ class _Parts:
     scales: dict[int, tuple[float, float]]  # of 8-bit keys and values, by layer
     grammars: Grammars
 
-    def worker(self, num_pages: int, seqs: int, window: int, graphs: bool = False) -> Worker:
+    def worker(self, num_pages: int, seqs: int, window: int, graphs: bool = False, recorded_prompt_tokens: int = 0) -> Worker:
         """A worker with a cache of `num_pages`."""
         build = self.build
         assert build.kv_dtype is not None
         pool = KvPool(build.groups, build.page_bytes, num_pages, build.kv_dtype, build.device, build.folds, self.scales)
         return Worker(
             self.model, build.groups, pool, build.device, self.grammars, max_num_seqs=seqs, max_model_len=window, graphs=graphs,
-            ranks=build.ranks,
+            recorded_prompt_tokens=recorded_prompt_tokens, ranks=build.ranks,
         )  # fmt: skip
 
 
@@ -197,6 +198,11 @@ def _space(spec: EngineSpec, want: Wanted, platform: Platform, free_at_start: in
         spec, want, measure, build.facts.vocabulary, free_at_start, platform.free_bytes, needed, build.groups, build.page_bytes,
         choices,
     )  # fmt: skip
+
+
+def _recorded_prompt_tokens(device: torch.device, step_tokens: int) -> int:
+    """Tokens of the prompts of a step up to which it is recorded; on a CPU launching takes no time beside arithmetic."""
+    return 0 if device.type == "cpu" else step_tokens
 
 
 def scheduler_for(ready: Ready, prefix_cache: bool) -> Scheduler:

@@ -6,8 +6,8 @@ from tokenwell.plan.card import ModelCard
 from tokenwell.plan.held import ROWS, Rules, cut_of, held_as, rules_for
 from tokenwell.plan.matrices import Matrix, matrices_of
 from tokenwell.wire.cache import KvGroup, pages_for
+from tokenwell.wire.capacity import RECORDED_TOKENS
 
-_GROUPED_TOKENS = 512  # from so many on experts are multiplied by groups
 _GATED = frozenset({"gate_proj", "up_proj", "gate_up_proj"})
 
 
@@ -68,15 +68,16 @@ def _widest(rules: Rules, matrices: list[Matrix], budget: int) -> int:
 def _feed_forward(rules: Rules, matrices: list[Matrix], budget: int) -> int:
     """Bytes of a layer's feed-forward blocks.
 
-    Of experts: the gathered inputs and the outputs of gate and up, then the inputs and each slot's outputs of down. MXFP4 is
-    written out for each of the two products, and what follows the first finds the first's memory free again.
+    Of experts: the gathered inputs and the outputs of gate and up, then the inputs and each slot's outputs of down. In a step
+    too long to be recorded MXFP4 is written out for each of the two products, and what follows the first finds the first's
+    memory free again.
     """
     item, dense, before, after = rules.item_bytes, 0, 0, 0
     slots = budget * rules.card.experts_per_token
     for matrix in matrices:
         count, rows, columns = cut_of(rules, matrix)
         code = 1 if held_as(rules, matrix) == "fp8" else item
-        written = held_as(rules, matrix) == "mxfp4" and budget >= _GROUPED_TOKENS
+        written = held_as(rules, matrix) == "mxfp4" and budget > RECORDED_TOKENS
         if matrix.role == "linear" and matrix.leaf in ("gate_proj", "up_proj"):
             dense += budget * rows * item
         elif matrix.role == "linear" and matrix.leaf == "down_proj":

@@ -20,7 +20,8 @@ UTILISATION = 0.92  # of the memory that was free at the start; the rest is for 
 _SMALL_STEP = 2048  # tokens; prefill in smaller steps would lose speed
 _STEP_SHARE = 8  # a step's tokens in sliding layers may take one part in so many of the pool
 _LONG_SHARE = 32  # a longer step may cost the cache one part in so many
-_RECORDING_BYTES = 24 << 20  # of the driver, for one recorded step
+RECORDING_BYTES = 24 << 20  # of the driver, for one recorded step
+RECORDED_TOKENS = 2304  # of a recorded step at most
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def sizes_up_to(most: int) -> tuple[int, ...]:
 def graph_bytes(seqs: int, vocabulary: int) -> int:
     """What recorded decode steps take at most: each keeps its logits, and they share one step's activations."""
     sizes = sizes_up_to(seqs)
-    return 4 * vocabulary * (sum(sizes) + seqs) + _RECORDING_BYTES * len(sizes)
+    return 4 * vocabulary * (sum(sizes) + seqs) + RECORDING_BYTES * len(sizes)
 
 
 def step_for_pool(spec: EngineSpec, space: Space, groups: Sequence[KvGroup], page_bytes: int, choices: list[Choice]) -> Space:

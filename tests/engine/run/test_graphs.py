@@ -5,15 +5,14 @@ Without a card a stand-in for the recording repeats the Python code with the inp
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from tests.conftest import Tiny
+from tests.engine.run.recorded import NAMES, answers
 
-from tokenwell.engine.load import Loaded, load, scheduler_for
-from tokenwell.engine.platform import accelerator
+from tokenwell.engine.load import load
 from tokenwell.engine.run import graphs
 from tokenwell.engine.run.batch import Batch
 from tokenwell.engine.run.tables import PageTables
@@ -21,55 +20,6 @@ from tokenwell.wire.cache import KvGroup
 from tokenwell.wire.messages import Generate
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
-
-NAMES = ("gemma4-e", "gemma4-moe", "gpt-oss", "gpt-oss-mxfp4", "qwen3")
-
-
-class Repeated:
-    """Replays by computing again, into the same output."""
-
-    pool = None
-
-    def __init__(self, work: Callable[[], torch.Tensor], device: torch.device, pool: object) -> None:
-        self._work = work
-        self.output = work()
-
-    def replay(self) -> None:
-        """Compute again."""
-        self.output.copy_(self._work())
-
-
-@pytest.fixture
-def recording(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The device's name, on which graphs work."""
-    if gpu.type == "cpu":
-        from tokenwell.engine.attention import choose
-        from tokenwell.engine.attention.reference import ReferenceAttention
-
-        monkeypatch.setattr(graphs, "Recording", Repeated)
-        monkeypatch.setattr("tokenwell.engine.run.worker.graphs_reason_not", lambda device: None)
-        monkeypatch.setattr(choose, "_IN_ORDER", (ReferenceAttention(),))
-        monkeypatch.setattr("tokenwell.engine.models.build.Build.records", True)
-    else:
-        assert accelerator.graphs_reason_not(gpu) is None
-    return gpu.type
-
-
-def answers(loaded: Loaded, requests: list[Generate]) -> dict[str, list[int]]:
-    """What the requests are answered; a new one joins in every third step."""
-    scheduler = scheduler_for(loaded.ready, prefix_cache=True)
-    tokens: dict[str, list[int]] = {request.id: [] for request in requests}
-    waiting, steps = list(requests), 0
-    while waiting or not scheduler.idle:
-        if waiting and steps % 3 == 0:
-            assert scheduler.add(waiting.pop(0)) is None
-        steps += 1
-        plan = scheduler.schedule()
-        if plan is None:
-            continue
-        for output in scheduler.apply(loaded.worker.run(plan)):
-            tokens[output.id] += output.tokens
-    return tokens
 
 
 @pytest.mark.parametrize("name", NAMES)

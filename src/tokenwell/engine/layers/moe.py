@@ -19,10 +19,10 @@ from tokenwell.engine.platform import accelerator
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.weights.experts import ExpertMatrix, Split, deal, read_stack
 from tokenwell.engine.weights.source import Source
+from tokenwell.wire.capacity import RECORDED_TOKENS
 from tokenwell.wire.errors import CheckpointError
 
 FEW_SLOTS = 16  # tokens times experts a token: as many at most read their weights one by one
-MANY_TOKENS = 512  # from here on torch's grouped products are used
 
 
 class ClampedGate:
@@ -89,7 +89,9 @@ class Experts:
         hopper = gate_up.packed and x.dtype != torch.float32 and experts_hopper.reason_not(x.device, self.kind) is None
         if chosen.numel() <= (experts_hopper.FEW_SLOTS if hopper else FEW_SLOTS):
             work = experts_few.experts_few
-        elif len(x) >= MANY_TOKENS and experts_grouped.reason_not(x.device, x.dtype, gate_up.codes.dtype) is None:
+        elif hopper and len(x) <= experts_hopper.MANY_TOKENS:
+            work = experts_hopper.experts_hopper
+        elif len(x) > RECORDED_TOKENS and experts_grouped.reason_not(x.device, x.dtype, gate_up.codes.dtype) is None:
             work = experts_grouped.experts_grouped
         elif hopper:
             work = experts_hopper.experts_hopper

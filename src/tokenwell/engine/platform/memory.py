@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from tokenwell.wire.capacity import UTILISATION
+
 
 def peak_bytes(device: torch.device, work: Callable[[], object]) -> int:
     """Bytes that torch's allocator reserves beyond what it holds before, while `work` runs; they are given back.
@@ -24,6 +26,25 @@ def peak_bytes(device: torch.device, work: Callable[[], object]) -> int:
         return max(0, torch.accelerator.max_memory_reserved(device) - before)
     finally:
         release(device)
+
+
+def working_bytes(device: torch.device, work: Callable[[], object]) -> int:
+    """Bytes of tensors that `work` has at most at one time; on the CPU nothing is counted."""
+    if device.type == "cpu":
+        work()
+        return 0
+    before = torch.accelerator.memory_allocated(device)
+    torch.accelerator.reset_peak_memory_stats(device)
+    work()
+    return max(0, torch.accelerator.max_memory_allocated(device) - before)
+
+
+def spare_bytes(device: torch.device) -> int:
+    """Bytes of a device that nobody has planned with, less those kept for fragments; of the CPU's memory there is enough."""
+    if device.type == "cpu":
+        return 1 << 62
+    free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else torch.xpu.mem_get_info(device)
+    return max(0, int(free) - round((1 - UTILISATION) / 2 * int(total)))
 
 
 def held_bytes(device: torch.device) -> int:

@@ -51,6 +51,11 @@ class DecodeGraphs:
             np.ones(size, dtype=np.int32),
         ]
 
+    @property
+    def pool(self) -> object | None:
+        """The memory that recordings share, once there is one."""
+        return next(iter(self._made.values())).pool if self._made else None
+
     def size_for(self, rows: int) -> int:
         """The smallest recorded size that holds so many rows."""
         return next(size for size in self.sizes if size >= rows)
@@ -74,8 +79,7 @@ class DecodeGraphs:
         if size in self._made:
             return
         self._step(size)  # compiles kernels and lets libraries allocate what they keep
-        pool = next(iter(self._made.values())).pool if self._made else None
-        self._made[size] = Recording(lambda: self._step(size), self._inputs.device, pool)
+        self._made[size] = Recording(lambda: self._step(size), self._inputs.device, self.pool)
 
     def run_padding(self, size: int) -> None:
         """Compute one batch size with padding rows, for what that compiles."""

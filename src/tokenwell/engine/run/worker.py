@@ -23,6 +23,7 @@ from tokenwell.engine.run.graphs import DecodeGraphs
 from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.mask import Masks
 from tokenwell.engine.run.parallel import Ranks
+from tokenwell.engine.run.prompt_graphs import PromptGraphs
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw, warm
 from tokenwell.engine.run.tables import PageTables
@@ -53,8 +54,9 @@ class Worker:
 
     def __init__(
         self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars, *,
-        max_num_seqs: int, max_model_len: int, graphs: bool = True, ranks: Ranks | None = None,
+        max_num_seqs: int, max_model_len: int, graphs: bool = True, recorded_prompt_tokens: int = 0, ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
+        """`recorded_prompt_tokens`: of the prompts of a step, up to which it is recorded, too; only on accelerators."""
         self.model = model
         self.ranks = Ranks() if ranks is None else ranks
         self.grammars = grammars
@@ -72,11 +74,17 @@ class Worker:
         self._caches = [pool.caches[index if layer.owner is None else layer.owner] for index, layer in enumerate(layers)]
         self._last_tokens = torch.zeros(max_num_seqs + 1, dtype=torch.int64, device=device)  # by slot: what was sampled last
         self.graphs: DecodeGraphs | None = None
+        self.prompt_graphs: PromptGraphs | None = None
         if graphs and graphs_reason_not(device) is None:
             self.graphs = DecodeGraphs(
                 self._logits, self._groups, self._caches, self._tables, self._last_tokens, self._most_recorded(max_num_seqs),
                 max_model_len,
             )  # fmt: skip
+            if recorded_prompt_tokens:
+                self.prompt_graphs = PromptGraphs(
+                    self.model.forward, self._groups, self._caches, self._tables, self._last_tokens, max_num_seqs, max_model_len,
+                    recorded_prompt_tokens, self.ranks,
+                )  # fmt: skip
 
     def forget_rows(self) -> None:
         """Empty every slot, for a scheduler that starts afresh."""
@@ -95,9 +103,15 @@ class Worker:
         if self.graphs is None or self.ranks.world > 1:  # several ranks record together, when a plan needs it
             return False
         try:
-            return self.graphs.record_next()
+            if self.graphs.record_next():
+                return True
         except RuntimeError as error:
             self._stop_recording(error)
+            return False
+        try:
+            return self.prompt_graphs is not None and self.prompt_graphs.record_next(self.graphs.pool)
+        except RuntimeError as error:
+            self._stop_recording_prompts(error)
             return False
 
     def run(self, plan: StepPlan) -> StepResult:
@@ -124,13 +138,9 @@ class Worker:
             return step
         runs = batches.order(plan.run)
         work = [self._work(run) for run in runs]
-        recorded = self.graphs is not None and len(work) <= self.graphs.sizes[-1] and all(item.count == 1 for item in work)
-        if recorded and not any(map(self._wants_prompt, runs)):
-            assert self.graphs is not None
-            logits = self._replay(self.graphs, work)
-            if logits is not None:
-                wanted = [place for place, run in enumerate(runs) if run.sample]
-                step.logits = logits if len(wanted) == len(runs) else self._pick(logits, wanted)
+        if self.graphs is not None and not any(map(self._wants_prompt, runs)):
+            wanted = [place for place, run in enumerate(runs) if run.sample]
+            if self._replay(step, work, wanted):
                 step.sampled = [work[place].row for place in wanted]
                 return step
         self._forward(step, runs, work)
@@ -158,8 +168,26 @@ class Worker:
             sampled = [_booked(row, one) for row, one in zip(step.sampled, step.drawn.finish(), strict=True)]
         return StepResult(step.plan.step, tuple(sampled), step.prompt_logprobs)
 
-    def _replay(self, graphs: DecodeGraphs, work: list[Work]) -> torch.Tensor | None:
+    def _replay(self, step: Step, work: list[Work], wanted: list[int]) -> bool:
+        """Logits of the rows at the places `wanted` by a recorded step; False when there is none."""
+        if work[-1].count == 1:
+            logits = self._replay_decode(work)
+            if logits is not None:
+                step.logits = logits if len(wanted) == len(work) else self._pick(logits, wanted)
+            return logits is not None
+        replayed = self._replay_prompts(work)
+        if replayed is None:
+            return False
+        hidden, places = replayed
+        if wanted:
+            step.logits = self.model.logits(self._pick(hidden, [places[place] for place in wanted]))
+        return True
+
+    def _replay_decode(self, work: list[Work]) -> torch.Tensor | None:
         """Logits of single tokens by a recorded step; None when that cannot be recorded, which is not tried again."""
+        graphs = self.graphs
+        if graphs is None or len(work) > graphs.sizes[-1]:
+            return None
         try:
             return graphs.run(work)
         except RuntimeError as error:
@@ -168,9 +196,26 @@ class Worker:
             self._stop_recording(error)
             return None
 
+    def _replay_prompts(self, work: list[Work]) -> tuple[torch.Tensor, list[int]] | None:
+        """As `PromptGraphs.run`; None, too, when the step cannot be recorded, which is not tried again."""
+        graphs = self.prompt_graphs
+        if graphs is None or self.graphs is None:
+            return None
+        try:
+            return graphs.run(work, self.graphs.pool)
+        except RuntimeError as error:
+            if graphs.has(work):
+                raise
+            self._stop_recording_prompts(error)
+            return None
+
     def _stop_recording(self, error: RuntimeError) -> None:
         log.warning("steps are not recorded: %s", str(error).splitlines()[0])
-        self.graphs = None
+        self.graphs = self.prompt_graphs = None
+
+    def _stop_recording_prompts(self, error: RuntimeError) -> None:
+        log.warning("steps with prompts are not recorded: %s", str(error).splitlines()[0])
+        self.prompt_graphs = None
 
     def _forward(self, step: Step, runs: list[RunRow], work: list[Work]) -> None:
         """The forward pass without a graph; logits of the rows to sample and log-probabilities of prompts."""
