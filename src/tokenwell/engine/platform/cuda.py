@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tokenwell.engine.platform import memory
 from tokenwell.engine.platform.base import Platform
 from tokenwell.wire.capacity import DEFAULTS
 
@@ -41,7 +42,7 @@ class CudaPlatform(Platform):
         return f"{self.name}:{self.device.index} ({torch.cuda.get_device_name(self.device)}, {total / GIB:.1f} GiB)"
 
     def free_bytes(self) -> int:
-        return torch.cuda.mem_get_info(self.device)[0]
+        return memory.free_bytes(self.device)
 
     def synchronise(self) -> None:
         torch.cuda.synchronize(self.device)

@@ -39,12 +39,22 @@ def working_bytes(device: torch.device, work: Callable[[], object]) -> int:
     return max(0, torch.accelerator.max_memory_allocated(device) - before)
 
 
+def free_bytes(device: torch.device) -> int:
+    """Bytes of an accelerator that nobody has taken."""
+    if device.type == "xpu":
+        # The runtime reports no free figure on every driver: total minus what torch holds is the safe reading.
+        total: int = torch.xpu.get_device_properties(device).total_memory
+        return total - torch.xpu.memory_reserved(device)
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return free
+
+
 def spare_bytes(device: torch.device) -> int:
     """Bytes of a device that nobody has planned with, less those kept for fragments; of the CPU's memory there is enough."""
     if device.type == "cpu":
         return 1 << 62
-    free, total = torch.cuda.mem_get_info(device) if device.type == "cuda" else torch.xpu.mem_get_info(device)
-    return max(0, int(free) - round((1 - UTILISATION) / 2 * int(total)))
+    total = getattr(torch, device.type).get_device_properties(device).total_memory
+    return max(0, free_bytes(device) - round((1 - UTILISATION) / 2 * total))
 
 
 def held_bytes(device: torch.device) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from tokenwell.engine.platform import memory
 from tokenwell.engine.platform.base import Platform
 from tokenwell.wire.capacity import DEFAULTS
 
@@ -39,9 +40,7 @@ class XpuPlatform(Platform):
         return f"xpu:{self.device.index} ({properties.name}, {properties.total_memory / GIB:.1f} GiB)"
 
     def free_bytes(self) -> int:
-        # The runtime reports no free figure on every driver: total minus what torch holds is the safe reading.
-        total: int = torch.xpu.get_device_properties(self.device).total_memory
-        return total - torch.xpu.memory_reserved(self.device)
+        return memory.free_bytes(self.device)
 
     def synchronise(self) -> None:
         torch.xpu.synchronize(self.device)
