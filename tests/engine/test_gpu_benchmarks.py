@@ -23,6 +23,8 @@ def test_decode_and_its_profile(capsys: pytest.CaptureFixture[str]) -> None:
 def test_prefill() -> None:
     lines = prefill.main([*TINY_ON_CPU, "--total", "64", "--rounds", "1"])
     assert [(line["prompts"], line["length"]) for line in lines] == [(1, 64), (8, 8)]
+    lines = prefill.main([*TINY_ON_CPU, "--length", "16", "5", "--rounds", "1"])
+    assert [(line["prompts"], line["length"]) for line in lines] == [(1, 16), (1, 5)]
 
 
 def test_the_workload_of_small_engines() -> None:

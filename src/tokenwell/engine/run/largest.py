@@ -14,7 +14,7 @@ from tokenwell.engine.schedule.plan import AddRow, RunRow, StepPlan
 from tokenwell.wire.sampling import Sampling
 
 _DESCRIBED = 64  # prompt tokens: as many are described at a time
-_PROMPTS = (8, 64, 128, 512, 1024)  # tokens; kernels differ by about such factors
+_PROMPTS = (8, 64, 128, 512, 2048)  # tokens; kernels differ by about such factors
 
 Step = Callable[[], None]
 
