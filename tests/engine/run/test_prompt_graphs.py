@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.gpu.cases import CASES
+from benchmarks.gpu.limit import facts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import Tiny
@@ -16,7 +18,7 @@ from tokenwell.engine.load import load, scheduler_for
 from tokenwell.engine.run import prompt_graphs
 from tokenwell.engine.run.batch import Batch, Work
 from tokenwell.engine.run.parallel import Ranks
-from tokenwell.engine.run.prompt_graphs import PROMPTS, PromptGraphs, Shape
+from tokenwell.engine.run.prompt_graphs import PROMPTS, PromptGraphs, Shape, most_pairs
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.wire.cache import KvGroup
@@ -100,7 +102,7 @@ def fresh(seqs: int = 4, window: int = 4096, most: int = 2048) -> PromptGraphs:
         return torch.zeros(batch.rows - 1, 3)
 
     tables = PageTables((GROUP,), seqs, window, torch.device("cpu"))
-    return PromptGraphs(forward, (), (), tables, torch.zeros(seqs + 1, dtype=torch.int64), seqs, window, most, Ranks())
+    return PromptGraphs(forward, (), (), tables, torch.zeros(seqs + 1, dtype=torch.int64), seqs, window, most, 1 << 23, Ranks())
 
 
 def work_of(counts: list[tuple[int, int]]) -> list[Work]:
@@ -155,6 +157,13 @@ def test_long_contexts_many_prompts_and_long_prompts_are_launched() -> None:
     assert sum(many.shape_for(work_of([(5, 1)] * 300 + [(0, 1500)])) or ()) <= RECORDED_TOKENS
     small = fresh(window=100)
     assert small.sizes == (32, 64)
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("qwen3-8b", 1 << 23), ("gpt-oss-20b", 1 << 24), ("gemma-4-e4b", 25 << 20)])
+def test_where_few_layers_see_all_keys_longer_contexts_are_recorded(name: str, pairs: int) -> None:
+    case = next(case for case in CASES if case.name == name)
+    facts, _ = facts_of(case.config)
+    assert most_pairs(facts.layers) == pytest.approx(pairs, rel=0.05)
 
 
 def test_a_shape_is_recorded_when_it_is_needed_again_or_in_an_idle_moment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from tokenwell.engine.attention.spec import LayerCache
+from tokenwell.engine.models.config import LayerFacts
 from tokenwell.engine.platform.accelerator import Recording, packed_bytes, refresh, unpack
 from tokenwell.engine.platform.memory import spare_bytes, working_bytes
 from tokenwell.engine.run.batch import UNKNOWN, Batch, GroupBatch, Work, ids_of, positions_of, spans_of
@@ -30,7 +31,8 @@ Forward = Callable[[Batch], torch.Tensor]  # to hidden states of the kept tokens
 PROMPTS = 8  # rows with more than one token
 SIZES = (32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048)  # tokens of prompts; up to some hundred padding costs next to nothing
 SINGLES = (0, 8, 32)  # rows with one token, and as many as there can be
-_MOST_PAIRS = 1 << 23  # of prompts' queries and keys; beyond them attention that gathers keys saves more than recording does
+_PAIRS = 1 << 35  # of queries and keys, times channels of heads, a layer; see most_pairs
+_SLOW_HEADS = 256  # channels; attention that reads pages takes twice as long for a channel of larger heads
 
 
 class Shape(NamedTuple):
@@ -38,6 +40,15 @@ class Shape(NamedTuple):
 
     singles: int
     tokens: int
+
+
+def most_pairs(layers: Sequence[LayerFacts]) -> int:
+    """Pairs of prompts' queries and keys beyond which attention that gathers keys saves more than recording does.
+
+    What it saves grows with the channels that see all keys, and what recording saves with the number of layers.
+    """
+    channels = [layer.heads * layer.head_dim * (2 if layer.head_dim > _SLOW_HEADS else 1) for layer in layers if not layer.window]
+    return _PAIRS * len(layers) // max(1, sum(channels))
 
 
 class PromptGraphs:
@@ -48,9 +59,9 @@ class PromptGraphs:
 
     def __init__(
         self, forward: Forward, groups: tuple[GroupBatch, ...], caches: Sequence[LayerCache], tables: PageTables,
-        last_tokens: torch.Tensor, max_num_seqs: int, max_model_len: int, most_tokens: int, ranks: Ranks,
+        last_tokens: torch.Tensor, max_num_seqs: int, max_model_len: int, most_tokens: int, pairs: int, ranks: Ranks,
     ) -> None:  # fmt: skip
-        """`most_tokens`: of the prompts of a step."""
+        """`most_tokens` and `pairs`: of the prompts of a step at most."""
         # Padding is a row, which has no more tokens than others may have.
         self.sizes = tuple(size for size in SIZES if size <= min(most_tokens, max_model_len))
         self._singles = tuple(sorted({*(size for size in SINGLES if size < max_num_seqs), max_num_seqs}))
@@ -60,6 +71,7 @@ class PromptGraphs:
         self._padding_slot = tables.padding_slot
         self._last_tokens = last_tokens
         self._max_model_len = max_model_len
+        self._pairs = pairs
         self._ranks = ranks
         self._inputs = torch.empty(0, dtype=torch.uint8, device=last_tokens.device)
         if self.sizes:
@@ -76,7 +88,7 @@ class PromptGraphs:
         tokens = sum(item.count for item in prompts)
         if not prompts or len(prompts) > PROMPTS or not self.sizes or tokens > self.sizes[-1]:
             return None
-        if sum(item.count * (item.start + item.count) for item in prompts) > _MOST_PAIRS:
+        if sum(item.count * (item.start + item.count) for item in prompts) > self._pairs:
             return None
         singles = next(size for size in self._singles if size >= len(work) - len(prompts))
         shape = Shape(singles, next(size for size in self.sizes if size >= tokens))

@@ -23,7 +23,7 @@ from tokenwell.engine.run.graphs import DecodeGraphs
 from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.mask import Masks
 from tokenwell.engine.run.parallel import Ranks
-from tokenwell.engine.run.prompt_graphs import PromptGraphs
+from tokenwell.engine.run.prompt_graphs import PromptGraphs, most_pairs
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw, warm
 from tokenwell.engine.run.tables import PageTables
@@ -83,7 +83,7 @@ class Worker:
             if recorded_prompt_tokens:
                 self.prompt_graphs = PromptGraphs(
                     self.model.forward, self._groups, self._caches, self._tables, self._last_tokens, max_num_seqs, max_model_len,
-                    recorded_prompt_tokens, self.ranks,
+                    recorded_prompt_tokens, most_pairs(layers), self.ranks,
                 )  # fmt: skip
 
     def forget_rows(self) -> None:
