@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -179,11 +180,15 @@ def test_a_shape_is_recorded_when_it_is_needed_again_or_in_an_idle_moment(monkey
     assert sorted(graphs.made) == [(singles, size) for singles in (0, 8, 32, 64) for size in graphs.sizes]
 
 
-def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
     monkeypatch.setattr(prompt_graphs, "spare_bytes", lambda device: 1 << 20)
     graphs = fresh()
+    caplog.set_level(logging.INFO, "tokenwell.engine")
     while graphs.record_next(None):
         pass
     assert [graphs.run(work_of([(0, 20)]), None) for _ in range(3)] == [None] * 3
     assert not graphs.made
+    assert [record.message for record in caplog.records] == [
+        "prompts from 32 tokens beside 0 rows on are launched: recording takes 0.02 GiB, 0.00 are spare"
+    ]

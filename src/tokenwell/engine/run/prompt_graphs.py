@@ -11,6 +11,7 @@ no tokens, or are padding as in `graphs`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ from tokenwell.engine.platform.memory import spare_bytes, working_bytes
 from tokenwell.engine.run.batch import UNKNOWN, Batch, GroupBatch, Work, ids_of, positions_of, spans_of
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.tables import PageTables
-from tokenwell.wire.capacity import RECORDED_TOKENS, RECORDING_BYTES
+from tokenwell.wire.capacity import GIB, RECORDED_TOKENS, RECORDING_BYTES
+
+log = logging.getLogger("tokenwell.engine")
 
 Forward = Callable[[Batch], torch.Tensor]  # to hidden states of the kept tokens
 
@@ -138,11 +141,14 @@ class PromptGraphs:
         pool = next(iter(self._made.values())).pool if self._made else pool
         self._fill(shape, ())
         device = self._inputs.device
-        needed = working_bytes(
-            device, lambda: self._step(shape)
-        )  # it also compiles kernels, and libraries allocate what they keep
-        (enough,) = self._ranks.least([int(needed + RECORDING_BYTES <= spare_bytes(device))])  # what one launches, all do
+        # Running it compiles kernels, too, and libraries allocate what they keep.
+        needed = working_bytes(device, lambda: self._step(shape)) + RECORDING_BYTES
+        spare = spare_bytes(device)
+        (enough,) = self._ranks.least([int(needed <= spare)])  # what one launches, all do
         if not enough:
+            if not self._too_large:
+                told = "prompts from %d tokens beside %d rows on are launched: recording takes %.2f GiB, %.2f are spare"
+                log.info(told, shape.tokens, shape.singles, needed / GIB, spare / GIB)
             self._too_large.add(shape)
             return False
         self._made[shape] = Recording(lambda: self._step(shape), device, pool)
