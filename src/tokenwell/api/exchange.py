@@ -25,6 +25,7 @@ from tokenwell.telemetry.metrics import Metrics
 
 CLIENT_GONE = 499  # for log and metrics only: nobody is there to read it
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _QUIET_ROUTES = frozenset({"/", "/health", "/metrics", "/plan", "/version"})
 
 _WARNING = "x-tokenwell-warning"
@@ -174,7 +175,8 @@ def _routing_error(error: HTTPException, exchange: Exchange) -> ApiError:
 
 def _header_value(text: str) -> bytes:
     """`text` as a header can carry it: one line of visible ASCII, at most 1000 characters."""
-    return " ".join(text.encode("ascii", "backslashreplace").decode().split())[:1000].encode()
+    line = " ".join(text.encode("ascii", "backslashreplace").decode().split())
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", line)[:1000].encode()
 
 
 def _request_id(scope: Scope) -> str:

@@ -101,3 +101,21 @@ def test_what_is_left_out_is_told(gateway: Running) -> None:
     assert answer.status_code == 200, answer.text
     warning = answer.headers["x-tokenwell-warning"]
     assert "image_url" in warning and "web_search" in warning and "tools[0].function.parameters.properties.n.pattern" in warning
+
+
+@pytest.mark.parametrize("kind", ["\0", "a\nb\x7f", "ä" * 3000])
+def test_what_is_left_out_is_told_in_one_line_whatever_its_name(gateway: Running, kind: str) -> None:
+    """A control character in a header would end the connection without an answer."""
+    answer = gateway.client.post("/v1/chat/completions", json={"messages": [HELLO], "tools": [{"type": kind}], "max_tokens": 2})
+    assert answer.status_code == 200, answer.text
+    warning = answer.headers["x-tokenwell-warning"]
+    assert "skipped" in warning and warning.isascii() and warning.isprintable() and len(warning) <= 1000
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "integer", "minimum": 2**70}, {"enum": [-(2**70)]}, {"type": 2**70}, {"x-note": 2**70}]
+)
+def test_numbers_of_any_size_may_be_in_schemas(gateway: Running, schema: dict[str, Any]) -> None:
+    tools = [tool({"type": "object", "properties": {"n": schema}})]
+    answer = gateway.client.post("/v1/chat/completions", json={"messages": [HELLO], "tools": tools, "max_tokens": 2})
+    assert answer.status_code == (400 if schema == {"type": 2**70} else 200), answer.text

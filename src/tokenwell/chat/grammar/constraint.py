@@ -70,7 +70,7 @@ class Constrainer:
             thinking_tokens,
         )
         return self._remembered(
-            msgspec.msgpack.encode(parts),
+            msgspec.json.encode(parts),
             lambda: constrain(self._bound, self._vocabulary, conversation, reasoning, thinking_tokens),
         )
 
@@ -78,7 +78,7 @@ class Constrainer:
         """The constraint of a raw completion. Raises ChatError."""
         if output is None:
             return FREE
-        return self._remembered(msgspec.msgpack.encode(output), lambda: constrain_text(output))
+        return self._remembered(msgspec.json.encode(output), lambda: constrain_text(output))
 
     def _remembered(self, key: bytes, make: Callable[[], Constraint]) -> Constraint:
         with self._lock:
