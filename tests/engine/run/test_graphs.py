@@ -69,7 +69,8 @@ def test_rows_that_were_never_filled_are_padding(gpu: torch.device) -> None:
 
     group = KvGroup("full", (0,), 1, 16, None, 64, 4)
     tables = PageTables((group,), 4, 32, gpu)
-    fresh = graphs.DecodeGraphs(forward, (), (), tables, torch.zeros(5, dtype=torch.int64, device=gpu), 4, 32)
+    memory = graphs.StepMemory((), (), tables, torch.zeros(5, dtype=torch.int64, device=gpu), 32)
+    fresh = graphs.DecodeGraphs(forward, memory, 4)
     fresh.run_padding(2)
     assert seen[0].lengths.tolist() == [1, 1]
     assert seen[0].slots.tolist() == [tables.padding_slot] * 2

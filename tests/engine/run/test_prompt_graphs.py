@@ -18,6 +18,7 @@ from tokenwell.engine import load as loading
 from tokenwell.engine.load import load, scheduler_for
 from tokenwell.engine.run import prompt_graphs
 from tokenwell.engine.run.batch import Batch, Work
+from tokenwell.engine.run.graphs import DecodeGraphs, StepMemory
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.prompt_graphs import PROMPTS, PromptGraphs, Shape, most_pairs
 from tokenwell.engine.run.rows import Row
@@ -103,7 +104,8 @@ def fresh(seqs: int = 4, window: int = 4096, most: int = 2048) -> PromptGraphs:
         return torch.zeros(batch.rows - 1, 3)
 
     tables = PageTables((GROUP,), seqs, window, torch.device("cpu"))
-    return PromptGraphs(forward, (), (), tables, torch.zeros(seqs + 1, dtype=torch.int64), seqs, window, most, 1 << 23, Ranks())
+    memory = StepMemory((), (), tables, torch.zeros(seqs + 1, dtype=torch.int64), window)
+    return PromptGraphs(forward, memory, DecodeGraphs(forward, memory, seqs), seqs, most, 1 << 23, Ranks())
 
 
 def work_of(counts: list[tuple[int, int]]) -> list[Work]:
@@ -170,12 +172,12 @@ def test_where_few_layers_see_all_keys_longer_contexts_are_recorded(name: str, p
 def test_a_shape_is_recorded_when_it_is_needed_again_or_in_an_idle_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
     graphs = fresh(seqs=64)
-    assert graphs.run(work_of([(5, 1)] * 9 + [(0, 100)]), None) is None
-    found = graphs.run(work_of([(5, 1)] * 12 + [(0, 90), (0, 20)]), None)
+    assert graphs.run(work_of([(5, 1)] * 9 + [(0, 100)])) is None
+    found = graphs.run(work_of([(5, 1)] * 12 + [(0, 90), (0, 20)]))
     assert found is not None
     assert found[1] == [*range(12), 32, 33]
     assert graphs.made == [(32, 128)]
-    while graphs.record_next(None):
+    while graphs.record_next():
         pass
     assert sorted(graphs.made) == [(singles, size) for singles in (0, 8, 32, 64) for size in graphs.sizes]
 
@@ -185,9 +187,9 @@ def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(prompt_graphs, "spare_bytes", lambda device: 1 << 20)
     graphs = fresh()
     caplog.set_level(logging.INFO, "tokenwell.engine")
-    while graphs.record_next(None):
+    while graphs.record_next():
         pass
-    assert [graphs.run(work_of([(0, 20)]), None) for _ in range(3)] == [None] * 3
+    assert [graphs.run(work_of([(0, 20)])) for _ in range(3)] == [None] * 3
     assert not graphs.made
     assert [record.message for record in caplog.records] == [
         "prompts from 32 tokens beside 0 rows on are launched: recording takes 0.02 GiB, 0.00 are spare"

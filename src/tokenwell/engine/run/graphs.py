@@ -7,6 +7,7 @@ tables' padding slot, so they read and write nothing that anybody needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,21 +21,26 @@ from tokenwell.wire.capacity import sizes_up_to
 Forward = Callable[[Batch], torch.Tensor]  # to logits [rows, vocabulary]
 
 
+@dataclass(frozen=True)
+class StepMemory:
+    """What all steps of a worker read and write."""
+
+    groups: tuple[GroupBatch, ...]
+    caches: Sequence[LayerCache]  # by layer
+    tables: PageTables
+    last_tokens: torch.Tensor  # [slots] int64: what was sampled last
+    max_model_len: int
+
+
 class DecodeGraphs:
     """Recordings by batch size, made when a size is first needed."""
 
-    def __init__(
-        self, forward: Forward, groups: tuple[GroupBatch, ...], caches: Sequence[LayerCache], tables: PageTables,
-        last_tokens: torch.Tensor, max_num_seqs: int, max_model_len: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, forward: Forward, memory: StepMemory, max_num_seqs: int) -> None:
         self.sizes = sizes_up_to(max_num_seqs)
         self._forward = forward
-        self._groups = groups
-        self._caches = caches
-        self._padding_slot = tables.padding_slot
-        self._last_tokens = last_tokens
-        self._max_model_len = max_model_len
-        device = last_tokens.device
+        self._memory = memory
+        self._padding_slot = memory.tables.padding_slot
+        device = memory.last_tokens.device
         self._host = self._arrays(max_num_seqs)
         self._inputs = torch.zeros(packed_bytes(self._host), dtype=torch.uint8, device=device)
         refresh(self._host, self._inputs)  # a step before the first rows is one of padding
@@ -109,9 +115,9 @@ class DecodeGraphs:
     def _step(self, size: int) -> torch.Tensor:
         ids, positions, slots, lengths = (tensor[:size] for tensor in unpack(self._host, self._inputs))
         batch = Batch(
-            ids=torch.where(ids == UNKNOWN, self._last_tokens[slots], ids), positions=positions, slots=slots,
+            ids=torch.where(ids == UNKNOWN, self._memory.last_tokens[slots], ids), positions=positions, slots=slots,
             starts=self._rows[: size + 1], lengths=lengths, token_rows=self._rows[:size], singles=size,
-            longest=self._max_model_len, most=1, spans=(), groups=self._groups, caches=self._caches, keep=self._all[:size],
-            keep_all=True,
+            longest=self._memory.max_model_len, most=1, spans=(), groups=self._memory.groups, caches=self._memory.caches,
+            keep=self._all[:size], keep_all=True,
         )  # fmt: skip
         return self._forward(batch)

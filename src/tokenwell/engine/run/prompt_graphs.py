@@ -18,13 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tokenwell.engine.attention.spec import LayerCache
 from tokenwell.engine.models.config import LayerFacts
 from tokenwell.engine.platform.accelerator import Recording, packed_bytes, refresh, unpack
 from tokenwell.engine.platform.memory import spare_bytes, working_bytes
-from tokenwell.engine.run.batch import UNKNOWN, Batch, GroupBatch, Work, ids_of, positions_of, spans_of
+from tokenwell.engine.run.batch import UNKNOWN, Batch, Work, ids_of, positions_of, spans_of
+from tokenwell.engine.run.graphs import DecodeGraphs, StepMemory
 from tokenwell.engine.run.parallel import Ranks
-from tokenwell.engine.run.tables import PageTables
 from tokenwell.wire.capacity import GIB, RECORDED_TOKENS, RECORDING_BYTES
 
 log = logging.getLogger("tokenwell.engine")
@@ -61,26 +60,21 @@ class PromptGraphs:
     """
 
     def __init__(
-        self, forward: Forward, groups: tuple[GroupBatch, ...], caches: Sequence[LayerCache], tables: PageTables,
-        last_tokens: torch.Tensor, max_num_seqs: int, max_model_len: int, most_tokens: int, pairs: int, ranks: Ranks,
+        self, forward: Forward, memory: StepMemory, decode: DecodeGraphs, max_num_seqs: int, most_tokens: int, pairs: int,
+        ranks: Ranks,
     ) -> None:  # fmt: skip
-        """`most_tokens` and `pairs`: of the prompts of a step at most."""
+        """`most_tokens` and `pairs`: of the prompts of a step at most. Recordings use the memory of those of `decode`."""
         # Padding is a row, which has no more tokens than others may have.
-        self.sizes = tuple(size for size in SIZES if size <= min(most_tokens, max_model_len))
+        self.sizes = tuple(size for size in SIZES if size <= min(most_tokens, memory.max_model_len))
         self._singles = tuple(sorted({*(size for size in SINGLES if size < max_num_seqs), max_num_seqs}))
         self._forward = forward
-        self._groups = groups
-        self._caches = caches
-        self._padding_slot = tables.padding_slot
-        self._last_tokens = last_tokens
-        self._max_model_len = max_model_len
+        self._memory = memory
+        self._decode = decode
+        self._padding_slot = memory.tables.padding_slot
         self._pairs = pairs
         self._ranks = ranks
-        self._inputs = torch.empty(0, dtype=torch.uint8, device=last_tokens.device)
-        if self.sizes:
-            most = Shape(self._singles[-1], self.sizes[-1])
-            size = packed_bytes(self._arrays(most, ()))
-            self._inputs = torch.zeros(size, dtype=torch.uint8, device=last_tokens.device)
+        most = Shape(self._singles[-1], max(self.sizes, default=0))
+        self._inputs = torch.zeros(packed_bytes(self._arrays(most, ())), dtype=torch.uint8, device=memory.last_tokens.device)
         self._made: dict[Shape, Recording[torch.Tensor]] = {}
         self._wanted: set[Shape] = set()
         self._too_large: set[Shape] = set()
@@ -106,10 +100,10 @@ class PromptGraphs:
         """Whether the shape of `work` is recorded."""
         return self.shape_for(work) in self._made
 
-    def run(self, work: Sequence[Work], pool: object | None) -> tuple[torch.Tensor, list[int]] | None:
+    def run(self, work: Sequence[Work]) -> tuple[torch.Tensor, list[int]] | None:
         """Queue the work: hidden states, good until the next call, and which of them is the last token's of each of `work`.
 
-        None when it has to be launched. A recording shares `pool` with others that do not run at the same time.
+        None when it has to be launched.
         """
         shape = self.shape_for(work)
         if shape is None:
@@ -117,7 +111,7 @@ class PromptGraphs:
         if shape not in self._made:
             again = shape in self._wanted
             self._wanted.add(shape)
-            if not again or not self._record(shape, pool):
+            if not again or not self._record(shape):
                 return None
         recording = self._made[shape]
         self._fill(shape, work)
@@ -125,20 +119,19 @@ class PromptGraphs:
         singles = sum(item.count == 1 for item in work)
         return recording.output, [*range(singles), *range(shape.singles, shape.singles + len(work) - singles)]
 
-    def record_next(self, pool: object | None) -> bool:
+    def record_next(self) -> bool:
         """Try to record a shape that is not recorded yet, those with fewest single tokens first; False if there is none."""
         shapes = (Shape(singles, size) for singles in self._singles for size in self.sizes if singles + size <= RECORDED_TOKENS)
         shape = next((shape for shape in shapes if shape not in self._made and shape not in self._too_large), None)
         if shape is None:
             return False
-        self._record(shape, pool)
+        self._record(shape)
         return True
 
-    def _record(self, shape: Shape, pool: object | None) -> bool:
+    def _record(self, shape: Shape) -> bool:
         """Record a step of padding; False where memory is short."""
         if shape in self._too_large:
             return False
-        pool = next(iter(self._made.values())).pool if self._made else pool
         self._fill(shape, ())
         device = self._inputs.device
         # Running it compiles kernels, too, and libraries allocate what they keep.
@@ -151,6 +144,7 @@ class PromptGraphs:
                 log.info(told, shape.tokens, shape.singles, needed / GIB, spare / GIB)
             self._too_large.add(shape)
             return False
+        pool = next(iter(self._made.values())).pool if self._made else self._decode.pool
         self._made[shape] = Recording(lambda: self._step(shape), device, pool)
         return True
 
@@ -187,17 +181,18 @@ class PromptGraphs:
     def _step(self, shape: Shape) -> torch.Tensor:
         arrays = self._arrays(shape, ())
         ids, positions, token_rows, slots, lengths, starts, keep = unpack(arrays, self._inputs)
-        ids = torch.where(ids == UNKNOWN, self._last_tokens[slots.index_select(0, token_rows).to(torch.int64)], ids)
+        memory = self._memory
+        ids = torch.where(ids == UNKNOWN, memory.last_tokens[slots.index_select(0, token_rows).to(torch.int64)], ids)
         kept = len(keep)
         each = torch.arange(kept + 1, dtype=torch.int32, device=ids.device)
         tail = Batch(
             ids=ids[keep], positions=positions[keep], slots=slots[:kept], starts=each, lengths=lengths[:kept],
-            token_rows=each[:kept], singles=kept, longest=self._max_model_len, most=1, spans=(), groups=self._groups,
-            caches=self._caches, keep=each[:kept].to(torch.int64), keep_all=True,
+            token_rows=each[:kept], singles=kept, longest=memory.max_model_len, most=1, spans=(), groups=memory.groups,
+            caches=memory.caches, keep=each[:kept].to(torch.int64), keep_all=True,
         )  # fmt: skip
         batch = Batch(
             ids=ids, positions=positions, slots=slots, starts=starts, lengths=lengths, token_rows=token_rows,
-            singles=shape.singles, longest=self._max_model_len, most=shape.tokens, spans=(), groups=self._groups,
-            caches=self._caches, keep=keep, keep_all=False, tail=tail,
+            singles=shape.singles, longest=memory.max_model_len, most=shape.tokens, spans=(), groups=memory.groups,
+            caches=memory.caches, keep=keep, keep_all=False, tail=tail,
         )  # fmt: skip
         return self._forward(batch)

@@ -19,7 +19,7 @@ from tokenwell.engine.platform.accelerator import graphs_reason_not, uploads
 from tokenwell.engine.run import batch as batches
 from tokenwell.engine.run.batch import Batch, GroupBatch, Work
 from tokenwell.engine.run.grammar import Grammars
-from tokenwell.engine.run.graphs import DecodeGraphs
+from tokenwell.engine.run.graphs import DecodeGraphs, StepMemory
 from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.mask import Masks
 from tokenwell.engine.run.parallel import Ranks
@@ -76,15 +76,12 @@ class Worker:
         self.graphs: DecodeGraphs | None = None
         self.prompt_graphs: PromptGraphs | None = None
         if graphs and graphs_reason_not(device) is None:
-            self.graphs = DecodeGraphs(
-                self._logits, self._groups, self._caches, self._tables, self._last_tokens, self._most_recorded(max_num_seqs),
-                max_model_len,
-            )  # fmt: skip
+            memory = StepMemory(self._groups, self._caches, self._tables, self._last_tokens, max_model_len)
+            self.graphs = DecodeGraphs(self._logits, memory, self._most_recorded(max_num_seqs))
             if recorded_prompt_tokens:
                 self.prompt_graphs = PromptGraphs(
-                    self.model.forward, self._groups, self._caches, self._tables, self._last_tokens, max_num_seqs, max_model_len,
-                    recorded_prompt_tokens, most_pairs(layers), self.ranks,
-                )  # fmt: skip
+                    self.model.forward, memory, self.graphs, max_num_seqs, recorded_prompt_tokens, most_pairs(layers), self.ranks
+                )
 
     def forget_rows(self) -> None:
         """Empty every slot, for a scheduler that starts afresh."""
@@ -109,7 +106,7 @@ class Worker:
             self._stop_recording(error)
             return False
         try:
-            return self.prompt_graphs is not None and self.prompt_graphs.record_next(self.graphs.pool)
+            return self.prompt_graphs is not None and self.prompt_graphs.record_next()
         except RuntimeError as error:
             self._stop_recording_prompts(error)
             return False
@@ -199,10 +196,10 @@ class Worker:
     def _replay_prompts(self, work: list[Work]) -> tuple[torch.Tensor, list[int]] | None:
         """As `PromptGraphs.run`; None, too, when the step cannot be recorded, which is not tried again."""
         graphs = self.prompt_graphs
-        if graphs is None or self.graphs is None:
+        if graphs is None:
             return None
         try:
-            return graphs.run(work, self.graphs.pool)
+            return graphs.run(work)
         except RuntimeError as error:
             if graphs.has(work):
                 raise
