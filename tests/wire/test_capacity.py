@@ -53,6 +53,7 @@ def test_the_cache_gets_what_weights_and_the_largest_step_leave() -> None:
         assert number in space.reason
     recorded = on_card(spec(gpu_memory_utilization=0.5), 13.0, 0.8, [])
     assert recorded.kv_bytes == int(0.5 * 24 * GIB) - 11 * GIB - int(0.8 * GIB) - graph_bytes(4, VOCABULARY)
+    assert recorded.step_bytes == fitted(WANT, recorded, GROUPS, PAGE_BYTES, False, []).step_bytes == int(0.8 * GIB)
 
 
 def test_no_more_is_taken_than_every_slot_can_use() -> None:

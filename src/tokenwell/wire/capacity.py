@@ -53,6 +53,7 @@ class Limits:
     max_num_batched_tokens: int
     num_pages: int
     max_num_mixed_tokens: int  # of a step in which rows decode
+    step_bytes: int = 0  # of the largest step, which takes them whenever it comes
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Space:
     reason: str
     budget: int  # tokens a step that there is room for
     left: int  # bytes that the cache might have had
+    step_bytes: int = 0  # of the largest step
 
 
 # (rows, tokens a step, window) -> bytes of the largest step; None: it does not fit.
@@ -192,7 +194,7 @@ def space_on_card(
             "--max-num-seqs, use --quantization fp8, or free memory on the card"
         )
     enough = f"every slot can reach the full window; {_gib(left)} would be there: {told}"
-    return _given(spec, left, told, step.budget, needed, enough, choices)
+    return replace(_given(spec, left, told, step.budget, needed, enough, choices), step_bytes=step.peak_bytes)
 
 
 def _given(spec: EngineSpec, left: int, told: str, budget: int, needed: int, enough: str, choices: list[Choice]) -> Space:
@@ -216,8 +218,12 @@ def sizes_up_to(most: int) -> tuple[int, ...]:
 
 def graph_bytes(seqs: int, vocabulary: int) -> int:
     """What recorded decode steps take at most: each keeps its logits, and they share one step's activations."""
-    sizes = sizes_up_to(seqs)
-    return 4 * vocabulary * (sum(sizes) + seqs) + RECORDING_BYTES * len(sizes)
+    return recorded_bytes(sizes_up_to(seqs), vocabulary) + 4 * vocabulary * seqs
+
+
+def recorded_bytes(sizes: Sequence[int], vocabulary: int) -> int:
+    """What recorded decode steps of such sizes keep at most."""
+    return 4 * vocabulary * sum(sizes) + RECORDING_BYTES * len(sizes)
 
 
 def step_for_pool(spec: EngineSpec, space: Space, groups: Sequence[KvGroup], page_bytes: int, choices: list[Choice]) -> Space:
@@ -264,7 +270,7 @@ def fitted(want: Wanted, space: Space, groups: Sequence[KvGroup], page_bytes: in
     else:
         choices.append(Choice("max_model_len", str(window), want.window_reason))
     choices.append(Choice("kv cache", f"{pages} pages, {_gib(space.kv_bytes)}", space.reason))
-    return Limits(window, want.seqs, space.budget, pages, min(want.budget, space.budget))
+    return Limits(window, want.seqs, space.budget, pages, min(want.budget, space.budget), space.step_bytes)
 
 
 def _gib(size: int) -> str:

@@ -24,7 +24,7 @@ from tokenwell.engine.run.prompt_graphs import PROMPTS, PromptGraphs, Shape, mos
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.wire.cache import KvGroup
-from tokenwell.wire.capacity import RECORDED_TOKENS
+from tokenwell.wire.capacity import RECORDED_TOKENS, RECORDING_BYTES
 from tokenwell.wire.messages import Generate
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
@@ -97,7 +97,7 @@ def test_prompts_whose_log_probabilities_are_wanted_are_launched(tiny: Tiny, pro
     assert not loaded.worker.prompt_graphs.made
 
 
-def fresh(seqs: int = 4, window: int = 4096, most: int = 2048) -> PromptGraphs:
+def fresh(seqs: int = 4, window: int = 4096, most: int = 2048, planned: int = 0) -> PromptGraphs:
     """Graphs of no model."""
 
     def forward(batch: Batch) -> torch.Tensor:
@@ -105,7 +105,7 @@ def fresh(seqs: int = 4, window: int = 4096, most: int = 2048) -> PromptGraphs:
 
     tables = PageTables((GROUP,), seqs, window, torch.device("cpu"))
     memory = StepMemory((), (), tables, torch.zeros(seqs + 1, dtype=torch.int64), window)
-    return PromptGraphs(forward, memory, DecodeGraphs(forward, memory, seqs), seqs, most, 1 << 23, Ranks())
+    return PromptGraphs(forward, memory, DecodeGraphs(forward, memory, seqs), seqs, most, 1 << 23, lambda: planned, Ranks())
 
 
 def work_of(counts: list[tuple[int, int]]) -> list[Work]:
@@ -184,7 +184,7 @@ def test_a_shape_is_recorded_when_it_is_needed_again_or_in_an_idle_moment(monkey
 
 def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
-    monkeypatch.setattr(prompt_graphs, "spare_bytes", lambda device: 1 << 20)
+    monkeypatch.setattr(prompt_graphs, "spare_bytes", lambda device, planned: 1 << 20)
     graphs = fresh()
     caplog.set_level(logging.INFO, "tokenwell.engine")
     while graphs.record_next():
@@ -194,3 +194,28 @@ def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatc
     assert [record.message for record in caplog.records] == [
         "prompts from 32 tokens beside 0 rows on are launched: recording takes 0.02 GiB, 0.00 are spare"
     ]
+
+
+@pytest.mark.parametrize(("planned", "made"), [(0, True), (80 << 20, False)])
+def test_what_other_steps_may_still_take_is_not_spare(planned: int, made: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
+    monkeypatch.setattr(prompt_graphs, "spare_bytes", lambda device, planned: (100 << 20) - planned)
+    graphs = fresh(planned=planned)
+    while graphs.record_next():
+        pass
+    assert bool(graphs.made) is made
+
+
+def test_the_largest_step_and_decode_steps_to_come_are_planned_with(tiny: Tiny, prompts: str) -> None:
+    loaded = load(
+        EngineSpec(
+            str(tiny("qwen3")), "", "", device=prompts, dtype="float32", max_num_seqs=5, max_model_len=128, kv_cache_gib=0.02
+        )
+    )
+    worker = loaded.worker
+    worker.step_bytes = 1 << 30
+    before = worker.planned_bytes()
+    assert before >= (1 << 30) + 5 * RECORDING_BYTES
+    while worker.prepare():
+        pass
+    assert worker.planned_bytes() == 1 << 30

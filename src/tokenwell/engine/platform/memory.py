@@ -28,17 +28,6 @@ def peak_bytes(device: torch.device, work: Callable[[], object]) -> int:
         release(device)
 
 
-def working_bytes(device: torch.device, work: Callable[[], object]) -> int:
-    """Bytes of tensors that `work` has at most at one time; on the CPU nothing is counted."""
-    if device.type == "cpu":
-        work()
-        return 0
-    before = torch.accelerator.memory_allocated(device)
-    torch.accelerator.reset_peak_memory_stats(device)
-    work()
-    return max(0, torch.accelerator.max_memory_allocated(device) - before)
-
-
 def free_bytes(device: torch.device) -> int:
     """Bytes of an accelerator that nobody has taken."""
     if device.type == "xpu":
@@ -49,12 +38,12 @@ def free_bytes(device: torch.device) -> int:
     return free
 
 
-def spare_bytes(device: torch.device) -> int:
-    """Bytes of a device that nobody has planned with, less those kept for fragments; of the CPU's memory there is enough."""
+def spare_bytes(device: torch.device, planned: int) -> int:
+    """Free bytes of a device beside those that are planned with and those kept for fragments; of the CPU's there are enough."""
     if device.type == "cpu":
         return 1 << 62
     total = getattr(torch, device.type).get_device_properties(device).total_memory
-    return max(0, free_bytes(device) - round((1 - UTILISATION) / 2 * total))
+    return max(0, free_bytes(device) - planned - round((1 - UTILISATION) / 2 * total))
 
 
 def held_bytes(device: torch.device) -> int:

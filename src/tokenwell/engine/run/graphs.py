@@ -62,6 +62,11 @@ class DecodeGraphs:
         """The memory that recordings share, once there is one."""
         return next(iter(self._made.values())).pool if self._made else None
 
+    @property
+    def missing(self) -> list[int]:
+        """The sizes that are not recorded yet."""
+        return [size for size in self.sizes if size not in self._made]
+
     def size_for(self, rows: int) -> int:
         """The smallest recorded size that holds so many rows."""
         return next(size for size in self.sizes if size >= rows)
@@ -93,11 +98,10 @@ class DecodeGraphs:
 
     def record_next(self) -> bool:
         """Record the smallest size that is not recorded yet; False if there is none."""
-        size = next((size for size in self.sizes if size not in self._made), None)
-        if size is None:
+        if not self.missing:
             return False
         self._fill(())  # the rows of the last step may be others' by now
-        self.record(size)
+        self.record(self.missing[0])
         return True
 
     def _fill(self, work: Sequence[Work]) -> None:

@@ -20,7 +20,7 @@ import torch
 
 from tokenwell.engine.models.config import LayerFacts
 from tokenwell.engine.platform.accelerator import Recording, packed_bytes, refresh, unpack
-from tokenwell.engine.platform.memory import spare_bytes, working_bytes
+from tokenwell.engine.platform.memory import peak_bytes, spare_bytes
 from tokenwell.engine.run.batch import UNKNOWN, Batch, Work, ids_of, positions_of, spans_of
 from tokenwell.engine.run.graphs import DecodeGraphs, StepMemory
 from tokenwell.engine.run.parallel import Ranks
@@ -61,9 +61,12 @@ class PromptGraphs:
 
     def __init__(
         self, forward: Forward, memory: StepMemory, decode: DecodeGraphs, max_num_seqs: int, most_tokens: int, pairs: int,
-        ranks: Ranks,
+        planned_bytes: Callable[[], int], ranks: Ranks,
     ) -> None:  # fmt: skip
-        """`most_tokens` and `pairs`: of the prompts of a step at most. Recordings use the memory of those of `decode`."""
+        """`most_tokens` and `pairs`: of the prompts of a step at most. `planned_bytes`: what other steps may still take.
+
+        Recordings use the memory of those of `decode`.
+        """
         # Padding is a row, which has no more tokens than others may have.
         self.sizes = tuple(size for size in SIZES if size <= min(most_tokens, memory.max_model_len))
         self._singles = tuple(sorted({*(size for size in SINGLES if size < max_num_seqs), max_num_seqs}))
@@ -72,6 +75,7 @@ class PromptGraphs:
         self._decode = decode
         self._padding_slot = memory.tables.padding_slot
         self._pairs = pairs
+        self._planned_bytes = planned_bytes
         self._ranks = ranks
         most = Shape(self._singles[-1], max(self.sizes, default=0))
         self._inputs = torch.zeros(packed_bytes(self._arrays(most, ())), dtype=torch.uint8, device=memory.last_tokens.device)
@@ -135,8 +139,8 @@ class PromptGraphs:
         self._fill(shape, ())
         device = self._inputs.device
         # Running it compiles kernels, too, and libraries allocate what they keep.
-        needed = working_bytes(device, lambda: self._step(shape)) + RECORDING_BYTES
-        spare = spare_bytes(device)
+        needed = peak_bytes(device, lambda: self._step(shape)) + RECORDING_BYTES
+        spare = spare_bytes(device, self._planned_bytes())
         (enough,) = self._ranks.least([int(needed <= spare)])  # what one launches, all do
         if not enough:
             if not self._too_large:

@@ -29,6 +29,7 @@ from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw, warm
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
 from tokenwell.wire.cache import KvGroup
+from tokenwell.wire.capacity import recorded_bytes
 from tokenwell.wire.messages import TokenLogprob
 
 log = logging.getLogger("tokenwell.engine")
@@ -54,14 +55,19 @@ class Worker:
 
     def __init__(
         self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars, *,
-        max_num_seqs: int, max_model_len: int, graphs: bool = True, recorded_prompt_tokens: int = 0, ranks: Ranks | None = None,
+        max_num_seqs: int, max_model_len: int, graphs: bool = True, recorded_prompt_tokens: int = 0, step_bytes: int = 0,
+        ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
-        """`recorded_prompt_tokens`: of the prompts of a step, up to which it is recorded, too; only on accelerators."""
+        """`recorded_prompt_tokens`: of the prompts of a step, up to which it is recorded, too; only on accelerators.
+
+        `step_bytes`: of the largest step.
+        """
         self.model = model
         self.ranks = Ranks() if ranks is None else ranks
         self.grammars = grammars
         self.device = device
         self.pool = pool
+        self.step_bytes = step_bytes
         self.overlaps = device.type != "cpu"  # whether `launch` returns before its work is done
         self.rows: dict[int, Row] = {}
         self._warm = device.type == "cpu"  # whether all of the sampler's kernels are compiled
@@ -80,8 +86,14 @@ class Worker:
             self.graphs = DecodeGraphs(self._logits, memory, self._most_recorded(max_num_seqs))
             if recorded_prompt_tokens:
                 self.prompt_graphs = PromptGraphs(
-                    self.model.forward, memory, self.graphs, max_num_seqs, recorded_prompt_tokens, most_pairs(layers), self.ranks
-                )
+                    self.model.forward, memory, self.graphs, max_num_seqs, recorded_prompt_tokens, most_pairs(layers),
+                    self.planned_bytes, self.ranks,
+                )  # fmt: skip
+
+    def planned_bytes(self) -> int:
+        """What the largest step and decode steps that are not recorded yet take once they come."""
+        missing = [] if self.graphs is None else self.graphs.missing
+        return self.step_bytes + recorded_bytes(missing, self.model.facts.vocabulary)
 
     def forget_rows(self) -> None:
         """Empty every slot, for a scheduler that starts afresh."""
