@@ -123,10 +123,7 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
     if spec.graphs and not graphs and device.type != "cpu":
         choices.append(Choice("recorded steps", "off", "attention that is not ours asks the host how long rows are"))
     prompts = _recorded_prompt_tokens(device, limits.max_num_batched_tokens)
-    worker = made_of.worker(
-        limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs, recorded_prompt_tokens=prompts,
-        step_bytes=limits.step_bytes,
-    )  # fmt: skip
+    worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs, prompts, limits.step_bytes)
     cards = platform.describe() if ranks.world == 1 else f"{ranks.world} x {platform.describe()}"
     ready = Ready(
         architecture=facts.architecture, device=cards, dtype=str(dtype).removeprefix("torch."),
@@ -147,14 +144,16 @@ class _Parts:
     scales: dict[int, tuple[float, float]]  # of 8-bit keys and values, by layer
     grammars: Grammars
 
-    def worker(self, num_pages: int, seqs: int, window: int, graphs: bool = False, **recorded: int) -> Worker:
-        """A worker with a cache of `num_pages`; `recorded` as the worker has it."""
+    def worker(
+        self, num_pages: int, seqs: int, window: int, graphs: bool = False, recorded_prompt_tokens: int = 0, step_bytes: int = 0
+    ) -> Worker:
+        """A worker with a cache of `num_pages`."""
         build = self.build
         assert build.kv_dtype is not None
         pool = KvPool(build.groups, build.page_bytes, num_pages, build.kv_dtype, build.device, build.folds, self.scales)
         return Worker(
             self.model, build.groups, pool, build.device, self.grammars, max_num_seqs=seqs, max_model_len=window, graphs=graphs,
-            ranks=build.ranks, **recorded,
+            recorded_prompt_tokens=recorded_prompt_tokens, step_bytes=step_bytes, ranks=build.ranks,
         )  # fmt: skip
 
 
