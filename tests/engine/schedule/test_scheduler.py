@@ -178,16 +178,19 @@ def test_the_prompt_logprobs_of_one_token_are_an_empty_list() -> None:
 # ---------------------------------------------------------------- the budget
 
 
-def test_decoding_rows_come_first_and_prefills_share_the_rest() -> None:
+def test_decoding_rows_come_first_and_prompts_take_turns_for_the_rest() -> None:
     loop = Loop(FULL, budget=12)
     loop.add("decodes", [1], max_tokens=50)
     loop.step()
     loop.add("long", text(100, 1), max_tokens=1)
     loop.add("short", text(3, 2), max_tokens=1)
     loop.add("other", text(90, 3), max_tokens=1)
-    assert [(row.start, row.count) for row in loop.step().run] == [(1, 1), (0, 4), (0, 3), (0, 4)]
+    assert [(row.start, row.count) for row in loop.step().run] == [(1, 1), (0, 3), (0, 8)]
     assert loop.told["short"].finish == "length"
-    assert [row.count for row in loop.step().run] == [1, 6, 5]
+    assert [(row.start, row.count) for row in loop.step().run] == [
+        (2, 1),
+        (8, 11),
+    ]  # the other one has less to do than the long one
 
 
 def test_the_queue_is_served_in_order_while_rows_are_free() -> None:
@@ -201,14 +204,16 @@ def test_the_queue_is_served_in_order_while_rows_are_free() -> None:
     assert sorted(plan.drop) == sorted(add.row for add in plan.add)  # rows are reused at once
 
 
-def test_no_more_are_admitted_than_can_compute_a_token() -> None:
+def test_no_more_are_admitted_than_a_step_has_tokens() -> None:
     loop = Loop(FULL, budget=3)
     for number in range(5):
         loop.add(f"r{number}", text(10, number), max_tokens=1)
-    assert [row.count for row in loop.step().run] == [1, 1, 1]
+    plan = loop.step()
+    assert [row.count for row in plan.run] == [3]
+    assert len(plan.add) == 3
 
 
-def test_no_more_rows_run_than_the_budget_has_tokens_and_each_computes_in_every_step() -> None:
+def test_no_more_rows_run_than_the_budget_has_tokens() -> None:
     loop = Loop(FULL, budget=2, max_num_seqs=5, max_model_len=100)
     for number in range(5):
         loop.add(f"r{number}", text(4, number), max_tokens=20)
@@ -232,11 +237,15 @@ def test_a_step_is_longer_only_where_nobody_waits_for_a_token() -> None:
     assert loop.told["long"].finish == "length"
 
 
-def test_equal_prompts_are_done_by_one_long_step() -> None:
+def test_of_equal_prompts_one_after_the_other_is_done() -> None:
     loop = Loop(FULL, budget=16, mixed=8, prefix_cache=False)
     for number in range(3):
-        loop.add(f"r{number}", text(5, number), max_tokens=1)
-    assert [row.count for row in loop.step().run] == [5, 5, 5]  # usual ones would be done after two
+        loop.add(f"r{number}", text(10, number), max_tokens=1)
+    assert [row.count for row in loop.step().run] == [10, 6]  # a usual step would end none
+    assert [told.finish for told in loop.told.values()] == ["length", None, None]
+    assert [row.count for row in loop.step().run] == [4, 4]
+    assert [told.finish for told in loop.told.values()] == ["length", "length", None]
+    assert [row.count for row in loop.step().run] == [6]
 
 
 # ---------------------------------------------------------------- rows and aborts
@@ -370,11 +379,12 @@ def test_who_waited_for_a_leader_is_still_the_older_one() -> None:
     loop = Loop(FULL, budget=17)
     for id, seed in (("leader", 0), ("follower", 0), ("younger", 1)):
         loop.add(id, text(150, seed), max_tokens=1)
-    assert [row.count for row in loop.step().run] == [9, 8]
+    assert [row.count for row in loop.step().run] == [17]
     loop.scheduler.abort("leader")
     plan = loop.step()
-    assert [row.count for row in plan.run] == [9, 8]  # the odd token is the follower's
-    assert plan.run[0].row == plan.add[0].row
+    assert [row.count for row in plan.run] == [17]
+    assert plan.run[0].row == plan.add[0].row  # with what the leader has computed, the follower has less to do
+    assert [seq.id for seq in loop.scheduler._running] == ["follower", "younger"]
     loop.drain()
 
 

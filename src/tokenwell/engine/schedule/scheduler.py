@@ -3,9 +3,9 @@
 Owns the queue, the rows, the token budget and the counters. Does not know time, devices, text, or how pages are found
 (`blocks` does). add() and abort() may come at any moment.
 
-A step serves decoding rows first (one token each), then divides what is left of the budget fairly between the rows with
-more to compute, new ones included. It is longer than usual where nobody waits for a token. Who finds no page makes the youngest
-row wait: it gives everything back and later computes again what the cache has not kept.
+A step serves decoding rows first (one token each); rows with more to compute take turns for what is left of the budget
+(`shares`), new ones included. It is longer than usual where nobody waits for a token. Who finds no page makes the youngest row
+wait: it gives everything back and later computes again what the cache has not kept.
 
 schedule() and apply() alternate, or one more schedule() comes before the apply() of the step before, so that a device finds
 its next step ready. What runs then counts as computed: every token that it computes is known by now, and the device executes
@@ -29,7 +29,7 @@ from tokenwell.engine.schedule.flight import Flight, answer
 from tokenwell.engine.schedule.plan import AddRow, RunRow, StepPlan, StepResult
 from tokenwell.engine.schedule.prefix import Hit, common_tokens
 from tokenwell.engine.schedule.sequence import Sequence, Status
-from tokenwell.engine.schedule.shares import shares
+from tokenwell.engine.schedule.shares import Turns
 from tokenwell.wire.cache import KvGroup, longest_sequence
 from tokenwell.wire.errors import CapacityError, RequestError
 from tokenwell.wire.messages import Generate, Output, Stats
@@ -82,6 +82,7 @@ class Scheduler:
         self._num_rows = max_num_seqs
         self._drops: list[int] = []  # rows that the devices still know
         self._flights: deque[Flight] = deque()  # at most two, oldest first
+        self._turns: Turns[Sequence] = Turns()
         self._blocked: Sequence | None = None  # found too few pages; pointless to try again before some are given back
 
         self._steps = self._arrivals = self._preemptions = 0
@@ -171,8 +172,10 @@ class Scheduler:
         if not self._running:
             return None
         prefilling.sort(key=_arrival)
-        counts = shares([seq.todo() for seq in prefilling], budget, self._longest if not decoding else budget)
-        rows = self._take_pages(dict(zip(prefilling, counts, strict=True)))
+        rows: list[tuple[Sequence, RunRow]] = []
+        while not rows:  # whose turn it was may have had to go for want of pages
+            wanted = {seq: seq.todo() for seq in prefilling if seq.status is Status.RUNNING}
+            rows = self._take_pages(self._turns.take(wanted, budget, budget if decoding else self._longest))
         self._blocks.settle()
         self._steps += 1
         self._flights.append(Flight(self._steps, rows))
@@ -206,11 +209,7 @@ class Scheduler:
                 self._blocked = None  # from now on this row needs fewer pages of sliding groups
 
     def _admit(self, prefilling: list[Sequence], budget: int) -> tuple[list[AddRow], list[tuple[int, int]]]:
-        """Move sequences from the queue to free rows; they join `prefilling`.
-
-        Never more rows than the budget has tokens: then every row computes something in every step, and none has to take
-        turns with others.
-        """
+        """Move sequences from the queue to free rows; they join `prefilling`, of which there are no more than a step's tokens."""
         added: list[AddRow] = []
         copies: list[tuple[int, int]] = []
         owed: int | None = None  # pages that running rows still need: an admission must not cost a row its place
@@ -292,12 +291,16 @@ class Scheduler:
     def _take_pages(self, counts: dict[Sequence, int]) -> list[tuple[Sequence, RunRow]]:
         """Pages for the rows that compute, oldest first: whoever has to give way has not been given any yet.
 
-        `counts`: tokens for those who compute more than one.
+        `counts`: tokens for those who have more than one to compute, none for those whose turn comes later.
         """
         run: list[tuple[Sequence, RunRow]] = []
-        while len(run) < len(self._running):
-            seq = self._running[len(run)]
+        place = 0
+        while place < len(self._running):
+            seq = self._running[place]
+            place += 1
             count = counts.get(seq, 1) if counts else 1
+            if not count:
+                continue
             start, pages = seq.computed, self._nothing_appended
             if start + count > seq.capacity:
                 count = self._make_room(seq, count)
