@@ -187,7 +187,7 @@ def answer(folder: Path, world: int, requests: list[Generate]) -> dict[str, Any]
                 for output in scheduler.apply(first.worker.run(plan)):
                     tokens, logprobs = found[output.id]
                     tokens += output.tokens
-                    logprobs += [round(one.logprob, 3) for one in output.prompt_logprobs or ()]
+                    logprobs += [one.logprob for one in output.prompt_logprobs or ()]
         except BaseException:
             meeting._barrier.abort()
             raise
@@ -196,6 +196,13 @@ def answer(folder: Path, world: int, requests: list[Generate]) -> dict[str, Any]
         for future in following:
             future.result()
     return found
+
+
+def alike(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The same tokens, and log-probabilities that differ by the order of sums at most."""
+    assert {id: tokens for id, (tokens, _) in one.items()} == {id: tokens for id, (tokens, _) in other.items()}
+    for id, (_, logprobs) in one.items():
+        assert logprobs == pytest.approx(other[id][1], abs=1e-4)
 
 
 SHARED = [("qwen3", 4), ("gemma4-dense", 4), ("qwen3-moe", 2), ("gemma4-e", 2), ("gemma4-moe", 2)]
@@ -213,7 +220,7 @@ def test_ranks_say_what_one_says(tiny: Tiny, name: str, world: int) -> None:
     ]
     prompts = [[7 * place % 90 + 10 for place in range(start, start + 11 * start)] for start in range(1, 6)]
     requests = [Generate(str(place), *pair) for place, pair in enumerate(zip(prompts, samplings, strict=True))]
-    assert answer(tiny(name), world, requests) == answer(tiny(name), 1, requests)
+    alike(answer(tiny(name), world, requests), answer(tiny(name), 1, requests))
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -227,7 +234,7 @@ def test_ranks_say_what_one_says_whatever_the_shape(seed: int, tmp_path: Path) -
     except CheckpointError as error:
         assert "number of ranks" in str(error)
     else:
-        assert two == answer(folder, 1, requests)
+        alike(two, answer(folder, 1, requests))
 
 
 def test_cards_are_counted_from_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
