@@ -16,7 +16,7 @@ from tests.engine.run.recorded import NAMES, Repeated, answers
 
 from tokenwell.engine import load as loading
 from tokenwell.engine.load import load, scheduler_for
-from tokenwell.engine.run import prompt_graphs
+from tokenwell.engine.run import spare
 from tokenwell.engine.run.batch import Batch, Work
 from tokenwell.engine.run.graphs import DecodeGraphs, StepMemory
 from tokenwell.engine.run.parallel import Ranks
@@ -36,7 +36,7 @@ GROUP = KvGroup("full", (0,), 1, 16, None, 64, 4)
 def prompts(recording: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The device's name, on which steps with prompts are recorded, too."""
     if recording == "cpu":
-        monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
+        monkeypatch.setattr(spare, "Recording", Repeated)
         monkeypatch.setattr(loading, "_recorded_prompt_tokens", lambda device, step_tokens: step_tokens)
     return recording
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_recorded_is_launched(tiny: Tiny, prompts: str, monkeypat
     spec = {"device": prompts, "dtype": "float32", "max_num_seqs": 5, "max_model_len": 128, "kv_cache_gib": 0.02}
     requests = [Generate(str(index), [5 + index, 6, 7], Sampling(max_tokens=4)) for index in range(6)]
     plain = answers(load(EngineSpec(str(tiny("qwen3")), "", "", graphs=False, **spec)), requests)
-    monkeypatch.setattr(prompt_graphs, "Recording", refuse)
+    monkeypatch.setattr(spare, "Recording", refuse)
     loaded = load(EngineSpec(str(tiny("qwen3")), "", "", **spec))
     assert answers(loaded, requests) == plain
     assert loaded.worker.prompt_graphs is None
@@ -170,7 +170,7 @@ def test_where_few_layers_see_all_keys_longer_contexts_are_recorded(name: str, p
 
 
 def test_a_shape_is_recorded_when_it_is_needed_again_or_in_an_idle_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
+    monkeypatch.setattr(spare, "Recording", Repeated)
     graphs = fresh(seqs=64)
     assert graphs.run(work_of([(5, 1)] * 9 + [(0, 100)])) is None
     found = graphs.run(work_of([(5, 1)] * 12 + [(0, 90), (0, 20)]))
@@ -183,8 +183,8 @@ def test_a_shape_is_recorded_when_it_is_needed_again_or_in_an_idle_moment(monkey
 
 
 def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
-    monkeypatch.setattr(prompt_graphs, "spare_bytes", lambda device, planned: 1 << 20)
+    monkeypatch.setattr(spare, "Recording", Repeated)
+    monkeypatch.setattr(spare, "spare_bytes", lambda device, planned: 1 << 20)
     graphs = fresh()
     caplog.set_level(logging.INFO, "tokenwell.engine")
     while graphs.record_next():
@@ -192,14 +192,14 @@ def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatc
     assert [graphs.run(work_of([(0, 20)])) for _ in range(3)] == [None] * 3
     assert not graphs.made
     assert [record.message for record in caplog.records] == [
-        "prompts from 32 tokens beside 0 rows on are launched: recording takes 0.02 GiB, 0.00 are spare"
+        "steps from prompts of 32 tokens beside 0 rows on are launched: recording takes 0.02 GiB, 0.00 are spare"
     ]
 
 
 @pytest.mark.parametrize(("planned", "made"), [(0, True), (80 << 20, False)])
 def test_what_other_steps_may_still_take_is_not_spare(planned: int, made: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_graphs, "Recording", Repeated)
-    monkeypatch.setattr(prompt_graphs, "spare_bytes", lambda device, planned: (100 << 20) - planned)
+    monkeypatch.setattr(spare, "Recording", Repeated)
+    monkeypatch.setattr(spare, "spare_bytes", lambda device, planned: (100 << 20) - planned)
     graphs = fresh(planned=planned)
     while graphs.record_next():
         pass

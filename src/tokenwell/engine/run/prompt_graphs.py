@@ -11,7 +11,6 @@ no tokens, or are padding as in `graphs`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,14 +18,12 @@ import numpy as np
 import torch
 
 from tokenwell.engine.models.config import LayerFacts
-from tokenwell.engine.platform.accelerator import Recording, packed_bytes, refresh, unpack
-from tokenwell.engine.platform.memory import peak_bytes, spare_bytes
+from tokenwell.engine.platform.accelerator import packed_bytes, refresh, unpack
 from tokenwell.engine.run.batch import UNKNOWN, Batch, Work, ids_of, positions_of, spans_of
 from tokenwell.engine.run.graphs import DecodeGraphs, StepMemory
 from tokenwell.engine.run.parallel import Ranks
-from tokenwell.wire.capacity import GIB, RECORDED_TOKENS, RECORDING_BYTES
-
-log = logging.getLogger("tokenwell.engine")
+from tokenwell.engine.run.spare import SpareRecordings
+from tokenwell.wire.capacity import RECORDED_TOKENS
 
 Forward = Callable[[Batch], torch.Tensor]  # to hidden states of the kept tokens
 
@@ -43,6 +40,9 @@ class Shape(NamedTuple):
     singles: int
     tokens: int
 
+    def __str__(self) -> str:
+        return f"prompts of {self.tokens} tokens beside {self.singles} rows"
+
 
 def most_pairs(layers: Sequence[LayerFacts]) -> int:
     """Pairs of prompts' queries and keys beyond which attention that gathers keys saves more than recording does.
@@ -54,34 +54,23 @@ def most_pairs(layers: Sequence[LayerFacts]) -> int:
 
 
 class PromptGraphs:
-    """Recordings by shape, made when a shape is needed for the second time: the first time launching is faster.
-
-    They live in memory that nobody has planned with: where too little of it is left, steps are launched.
-    """
+    """Recordings by shape, in spare memory."""
 
     def __init__(
         self, forward: Forward, memory: StepMemory, decode: DecodeGraphs, max_num_seqs: int, most_tokens: int, pairs: int,
         planned_bytes: Callable[[], int], ranks: Ranks,
     ) -> None:  # fmt: skip
-        """`most_tokens` and `pairs`: of the prompts of a step at most. `planned_bytes`: what other steps may still take.
-
-        Recordings use the memory of those of `decode`.
-        """
+        """`most_tokens` and `pairs`: of the prompts of a step at most; the rest is `SpareRecordings`'s."""
         # Padding is a row, which has no more tokens than others may have.
         self.sizes = tuple(size for size in SIZES if size <= min(most_tokens, memory.max_model_len))
         self._singles = tuple(sorted({*(size for size in SINGLES if size < max_num_seqs), max_num_seqs}))
         self._forward = forward
         self._memory = memory
-        self._decode = decode
         self._padding_slot = memory.tables.padding_slot
         self._pairs = pairs
-        self._planned_bytes = planned_bytes
-        self._ranks = ranks
         most = Shape(self._singles[-1], max(self.sizes, default=0))
         self._inputs = torch.zeros(packed_bytes(self._arrays(most, ())), dtype=torch.uint8, device=memory.last_tokens.device)
-        self._made: dict[Shape, Recording[torch.Tensor]] = {}
-        self._wanted: set[Shape] = set()
-        self._too_large: set[Shape] = set()
+        self._recordings = SpareRecordings(self._pad, self._step, self._inputs.device, decode, planned_bytes, ranks)
 
     def shape_for(self, work: Sequence[Work]) -> Shape | None:
         """The smallest shape that holds `work`, single tokens first; None where a step is better launched."""
@@ -98,11 +87,11 @@ class PromptGraphs:
     @property
     def made(self) -> list[Shape]:
         """The recorded shapes."""
-        return list(self._made)
+        return self._recordings.made
 
     def has(self, work: Sequence[Work]) -> bool:
         """Whether the shape of `work` is recorded."""
-        return self.shape_for(work) in self._made
+        return self.shape_for(work) in self.made
 
     def run(self, work: Sequence[Work]) -> tuple[torch.Tensor, list[int]] | None:
         """Queue the work: hidden states, good until the next call, and which of them is the last token's of each of `work`.
@@ -112,12 +101,9 @@ class PromptGraphs:
         shape = self.shape_for(work)
         if shape is None:
             return None
-        if shape not in self._made:
-            again = shape in self._wanted
-            self._wanted.add(shape)
-            if not again or not self._record(shape):
-                return None
-        recording = self._made[shape]
+        recording = self._recordings.get(shape)
+        if recording is None:
+            return None
         self._fill(shape, work)
         recording.replay()
         singles = sum(item.count == 1 for item in work)
@@ -126,31 +112,14 @@ class PromptGraphs:
     def record_next(self) -> bool:
         """Try to record a shape that is not recorded yet, those with fewest single tokens first; False if there is none."""
         shapes = (Shape(singles, size) for singles in self._singles for size in self.sizes if singles + size <= RECORDED_TOKENS)
-        shape = next((shape for shape in shapes if shape not in self._made and shape not in self._too_large), None)
+        shape = next(filter(self._recordings.is_open, shapes), None)
         if shape is None:
             return False
-        self._record(shape)
+        self._recordings.record(shape)
         return True
 
-    def _record(self, shape: Shape) -> bool:
-        """Record a step of padding; False where memory is short."""
-        if shape in self._too_large:
-            return False
+    def _pad(self, shape: Shape) -> None:
         self._fill(shape, ())
-        device = self._inputs.device
-        # Running it compiles kernels, too, and libraries allocate what they keep.
-        needed = peak_bytes(device, lambda: self._step(shape)) + RECORDING_BYTES
-        spare = spare_bytes(device, self._planned_bytes())
-        (enough,) = self._ranks.least([int(needed <= spare)])  # what one launches, all do
-        if not enough:
-            if not self._too_large:
-                told = "prompts from %d tokens beside %d rows on are launched: recording takes %.2f GiB, %.2f are spare"
-                log.info(told, shape.tokens, shape.singles, needed / GIB, spare / GIB)
-            self._too_large.add(shape)
-            return False
-        pool = next(iter(self._made.values())).pool if self._made else self._decode.pool
-        self._made[shape] = Recording(lambda: self._step(shape), device, pool)
-        return True
 
     def _fill(self, shape: Shape, work: Sequence[Work]) -> None:
         """The work into the inputs."""
