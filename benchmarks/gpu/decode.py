@@ -29,6 +29,8 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         max_num_batched_tokens=max(8192, most), graphs=not options.no_graphs,
     )  # fmt: skip
     engine = Engine(spec)
+    if options.row_by_row:
+        engine.worker.shared_graphs = None
     bandwidth = limit.memory_bytes_per_second(engine.worker.device)
     lines: list[dict[str, object]] = []
     for batch in options.batch:
@@ -41,6 +43,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         size = limit.step_bytes(
             case.config, case.quantization, limit.kv_value_bytes(case.kv_cache_dtype, case.config), batch,
             options.prompt + options.tokens // 2, 1 if options.equal_prompts else None,
+            options.prompt if options.equal_prompts else 0,
         )  # fmt: skip
         floor = 1000 * size / bandwidth
         line: dict[str, object] = {
@@ -48,7 +51,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
             "tok_s": round(1000 * batch / ms), "limit_ms": round(floor, 3), "ratio": round(floor / ms, 3),
         }  # fmt: skip
         if options.equal_prompts:
-            line |= {"prompts": "equal"}
+            line |= {"prompts": "equal", "shared": engine.worker.shared_graphs is not None}
         if batch in case.tpot_ms:
             line |= {"vllm_ms": case.tpot_ms[batch], "to_vllm": round(case.tpot_ms[batch] / ms, 3)}
         if batch in case.gate_ms:
@@ -75,6 +78,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--equal-prompts", action="store_true", help="all rows alike: a mixture reads the experts of one row")
+    parser.add_argument("--row-by-row", action="store_true", help="pages that equal prompts share are read for each row")
     parser.add_argument("--no-graphs", action="store_true")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args(arguments)

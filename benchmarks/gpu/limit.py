@@ -23,11 +23,13 @@ def facts_of(config: Path) -> tuple[ModelFacts, Raw]:
     return registry.find(checkpoint.config).read(raw), raw
 
 
-def step_bytes(config: Path, quantization: str, kv_bytes: float, batch: int, context: int, different: int | None = None) -> int:
+def step_bytes(
+    config: Path, quantization: str, kv_bytes: float, batch: int, context: int, different: int | None = None, shared: int = 0
+) -> int:
     """Bytes that a step of `batch` rows of `context` tokens must read: weights once, of experts those expected, K and V.
 
-    `different`: rows that are not all alike, by default all of them; equal rows choose the same experts. Values are two bytes, or
-    one where the weights are fp8; experts of MXFP4 checkpoints stay packed.
+    `different`: rows that are not all alike, by default all of them; equal rows choose the same experts. `shared`: tokens
+    that all rows begin with. Values are two bytes, or one where the weights are fp8; experts of MXFP4 checkpoints stay packed.
     """
     facts, raw = facts_of(config)
     wide = 4 if facts.dtype == "float32" else 2
@@ -48,8 +50,8 @@ def step_bytes(config: Path, quantization: str, kv_bytes: float, batch: int, con
             expected = facts.experts.count * (1 - missed)
             expert = 3 * facts.dim * facts.experts.width * (_MXFP4_BYTES if packed else narrow)
             total += round(expected * expert) + wide * facts.dim * facts.experts.count
-        seen = context if layer.window is None else min(context, layer.window)
-        total += round(batch * seen * layer.kv_heads * layer.head_dim * kv_bytes * (1 if layer.k_eq_v else 2))
+        seen = batch * (context - shared) + shared if layer.window is None else batch * min(context, layer.window)
+        total += round(seen * layer.kv_heads * layer.head_dim * kv_bytes * (1 if layer.k_eq_v else 2))
     return total
 
 

@@ -25,7 +25,7 @@ from tokenwell.engine.run.grammar import Grammars
 from tokenwell.engine.run.kv import KvPool
 from tokenwell.engine.run.largest import run_largest, usual_steps
 from tokenwell.engine.run.parallel import Ranks
-from tokenwell.engine.run.worker import Worker
+from tokenwell.engine.run.worker import NOTHING, Beside, Worker
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.engine.weights.checkpoint import Checkpoint
 from tokenwell.engine.weights.dummy import DummyCheckpoint
@@ -50,6 +50,7 @@ from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_WORTH_SHARING = 64 << 20  # bytes that a layer need not read, by arithmetic some times what a kernel more costs
 _KV_DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
 
 Join = Callable[[Platform, int], tuple[Ranks, Choice]]  # meets the other ranks; told the platform and the model's bytes
@@ -122,8 +123,8 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
     graphs = spec.graphs and build.records
     if spec.graphs and not graphs and device.type != "cpu":
         choices.append(Choice("recorded steps", "off", "attention that is not ours asks the host how long rows are"))
-    prompts = _recorded_prompt_tokens(device, limits.max_num_batched_tokens)
-    worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs, prompts, limits.step_bytes)
+    beside = _recorded_beside(device, limits.max_num_batched_tokens)
+    worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs, beside, limits.step_bytes)
     cards = platform.describe() if ranks.world == 1 else f"{ranks.world} x {platform.describe()}"
     ready = Ready(
         architecture=facts.architecture, device=cards, dtype=str(dtype).removeprefix("torch."),
@@ -145,7 +146,7 @@ class _Parts:
     grammars: Grammars
 
     def worker(
-        self, num_pages: int, seqs: int, window: int, graphs: bool = False, recorded_prompt_tokens: int = 0, step_bytes: int = 0
+        self, num_pages: int, seqs: int, window: int, graphs: bool = False, beside: Beside = NOTHING, step_bytes: int = 0
     ) -> Worker:
         """A worker with a cache of `num_pages`."""
         build = self.build
@@ -153,7 +154,7 @@ class _Parts:
         pool = KvPool(build.groups, build.page_bytes, num_pages, build.kv_dtype, build.device, build.folds, self.scales)
         return Worker(
             self.model, build.groups, pool, build.device, self.grammars, max_num_seqs=seqs, max_model_len=window, graphs=graphs,
-            recorded_prompt_tokens=recorded_prompt_tokens, step_bytes=step_bytes, ranks=build.ranks,
+            beside=beside, step_bytes=step_bytes, ranks=build.ranks,
         )  # fmt: skip
 
 
@@ -202,9 +203,9 @@ def _space(spec: EngineSpec, want: Wanted, platform: Platform, free_at_start: in
     )  # fmt: skip
 
 
-def _recorded_prompt_tokens(device: torch.device, step_tokens: int) -> int:
-    """Tokens of the prompts of a step up to which it is recorded; on a CPU launching takes no time beside arithmetic."""
-    return 0 if device.type == "cpu" else step_tokens
+def _recorded_beside(device: torch.device, step_tokens: int) -> Beside:
+    """What is worth recording beside decode steps; on a CPU launching takes no time beside arithmetic."""
+    return NOTHING if device.type == "cpu" else Beside(step_tokens, _WORTH_SHARING)
 
 
 def scheduler_for(ready: Ready, prefix_cache: bool) -> Scheduler:

@@ -13,8 +13,9 @@ from tests.engine.kernels.interpreter import complete
 
 from tokenwell.engine.attention import dense
 from tokenwell.engine.attention.reference import ReferenceAttention, keys_and_values
-from tokenwell.engine.attention.spec import FP8, AttentionSpec, Fold, LayerCache, fold_for
+from tokenwell.engine.attention.spec import FP8, AttentionSpec, Fold, LayerCache, Shared, fold_for
 from tokenwell.engine.attention.triton import TritonAttention
+from tokenwell.engine.kernels import paged_shared
 from tokenwell.engine.kernels.paged_decode import Cut, cut_for, paged_decode
 from tokenwell.engine.kernels.paged_gather import PIECE, paged_gather
 from tokenwell.engine.run.batch import Batch, GroupBatch, Span
@@ -132,6 +133,54 @@ def test_the_kernels_agree_with_the_reference(
 ) -> None:  # fmt: skip
     case = Case(tuple(rows), *heads, head_dim, page_tokens, window, softcap, sinks, *dtype, turning)
     check(case, gpu, seed, host, scratch)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sets=st.lists(st.lists(st.integers(0, 40), min_size=2, max_size=4), max_size=2),  # of each row, what it knows beside its set
+    keys=st.tuples(st.integers(1, 9), st.integers(1, 9)),  # pages of a set
+    alone=st.lists(st.integers(0, 70), max_size=2),
+    heads=st.sampled_from([(4, 4), (4, 2), (6, 2), (7, 1)]),
+    head_dim=st.sampled_from([16, 24]),
+    softcap=st.sampled_from([None, None, 2.0]),
+    sinks=st.booleans(),
+    dtype=st.sampled_from([(torch.float32, None), (torch.bfloat16, None), (torch.float16, FP8), (torch.bfloat16, FP8)]),
+    turning=st.sampled_from([0, 4]),
+    splits=st.sampled_from([1, 3]),
+    seed=st.integers(0, 1000),
+)
+def test_keys_that_rows_share_are_read_for_all_of_them(
+    gpu: torch.device, sets: list[list[int]], keys: tuple[int, int], alone: list[int], heads: tuple[int, int], head_dim: int,
+    softcap: float | None, sinks: bool, dtype: tuple[torch.dtype, torch.dtype | None], turning: int, splits: int, seed: int,
+) -> None:  # fmt: skip
+    size, rows, of = 5, [], []
+    for index, members in enumerate(sets):
+        rows += [(keys[index] * size + extra, 1) for extra in members]
+        of += [index] * len(members)
+    rows += [(start, 1) for start in alone] or [(7, 1)]
+    of += [-1] * (len(rows) - len(of))
+    case = Case(tuple(rows), *heads, head_dim, size, None, softcap, sinks, *dtype, turning)
+    spec, q, cache, batch, chosen = make(case, gpu, seed)
+    group, slots = batch.groups[0], batch.slots.long()
+    table = group.table
+    places = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()  # the sets' rows, in some order
+    members = [place for index in range(len(sets)) for place in places if of[place] == index]
+    counts = torch.zeros(3, 4, dtype=torch.int32)
+    shared = torch.zeros(len(rows), dtype=torch.int32)
+    for index in range(len(sets)):
+        ones = [place for place in members if of[place] == index]
+        table[slots[ones], : keys[index]] = table[slots[ones[0]], : keys[index]]
+        counts[index] = torch.tensor([members.index(ones[0]), len(ones), keys[index] * size, slots[ones[-1]]])
+        shared[ones] = keys[index] * size
+    padded = torch.tensor([*members, *[0] * (len(rows) - len(members))], dtype=torch.int32)
+    expected = ReferenceAttention().attend(spec, q.float(), cache, batch, 0, chosen)
+    out = torch.full_like(q, torch.nan)
+    with patch.object(paged_shared, "MOST_SPLITS", splits):
+        paged_decode(
+            spec, q, cache, table, size, batch.slots, batch.lengths, batch.longest, chosen, out,
+            shared=Shared(0, shared.to(gpu), padded.to(gpu), counts.to(gpu)),
+        )  # fmt: skip
+    close(out, expected)
 
 
 def test_splits_are_merged(gpu: torch.device) -> None:

@@ -23,6 +23,7 @@ from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.prompt_graphs import PROMPTS, PromptGraphs, Shape, most_pairs
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.tables import PageTables
+from tokenwell.engine.run.worker import Beside
 from tokenwell.wire.cache import KvGroup
 from tokenwell.wire.capacity import RECORDED_TOKENS, RECORDING_BYTES
 from tokenwell.wire.messages import Generate
@@ -37,7 +38,7 @@ def prompts(recording: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The device's name, on which steps with prompts are recorded, too."""
     if recording == "cpu":
         monkeypatch.setattr(spare, "Recording", Repeated)
-        monkeypatch.setattr(loading, "_recorded_prompt_tokens", lambda device, step_tokens: step_tokens)
+        monkeypatch.setattr(loading, "_recorded_beside", lambda device, step_tokens: Beside(step_tokens))
     return recording
 
 
@@ -192,7 +193,7 @@ def test_where_memory_is_short_steps_are_launched(monkeypatch: pytest.MonkeyPatc
     assert [graphs.run(work_of([(0, 20)])) for _ in range(3)] == [None] * 3
     assert not graphs.made
     assert [record.message for record in caplog.records] == [
-        "steps from prompts of 32 tokens beside 0 rows on are launched: recording takes 0.02 GiB, 0.00 are spare"
+        "from prompts of 32 tokens beside 0 rows on, steps are not recorded: that takes 0.02 GiB, 0.00 are spare"
     ]
 
 

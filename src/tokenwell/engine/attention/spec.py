@@ -92,6 +92,16 @@ def _stored(x: torch.Tensor, dtype: torch.dtype, scale: float) -> torch.Tensor:
     return (x.to(torch.float32) / scale).clamp(-_FP8_MAX, _FP8_MAX).to(dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Keys in pages that several rows of one token have in common, in the KV group whose layers see all keys."""
+
+    group: int
+    keys: torch.Tensor  # [rows] int32: how many of a row's first keys it shares
+    members: torch.Tensor  # [rows] int32: rows, those of a set one after the other
+    sets: torch.Tensor  # [sets, 4] int32: first place among members, how many, the keys they share, a slot that has them
+
+
 class Backend(Protocol):
     """A way to compute attention. Modules of this folder offer `BACKEND` with this shape."""
 

@@ -42,7 +42,10 @@ class TritonAttention:
         table, page_tokens = batch.groups[group].table, batch.groups[group].page_tokens
         singles = batch.singles
         if singles:
-            paged_decode(spec, q, cache, table, page_tokens, batch.slots[:singles], batch.lengths, batch.longest, sinks, out)
+            shared = batch.shared if batch.shared is not None and batch.shared.group == group else None
+            paged_decode(
+                spec, q, cache, table, page_tokens, batch.slots[:singles], batch.lengths, batch.longest, sinks, out, shared=shared
+            )
         if singles < batch.rows and pays(spec, batch):
             attend_dense(spec, q, cache, batch, group, sinks, out)
         elif singles < batch.rows:

@@ -2,7 +2,7 @@
 
 One program a row, key head and split: the queries that share a key head are one tile, so each key is read once. A row's keys
 are dealt to as many splits as it is worth, and a second kernel merges what they found (the log-sum-exp merge of Dao et al.
-2022, "FlashAttention"). The number of programs depends on shapes only.
+2022, "FlashAttention"). The number of programs depends on shapes only. Keys that rows share are `paged_shared`'s.
 
 The newest key is the softmax's initial state, with the sink.
 
@@ -19,31 +19,36 @@ import torch
 import triton
 import triton.language as tl
 
-from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
-from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_keys
+from tokenwell.engine.attention.spec import AttentionSpec, LayerCache, Shared
+from tokenwell.engine.kernels import paged_shared
+from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, load_keys, scores_of
+from tokenwell.engine.kernels.paged_shared import shared_share
+from tokenwell.engine.kernels.tiling import room_bytes
 from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
 _MOST_SPLITS = 64
+_WIDTHS = (16, 64, 128)  # of what is merged
 
 
 # Numbers that change with the batch are no constants: one compilation serves all batch sizes that a model's graphs have.
-_CHANGING = ("splits", "usual", "least")
+_CHANGING = ("splits", "usual", "least", "parts")
 
 
 @triton.jit(do_not_specialize=_CHANGING)
 def _decode(  # type: ignore[no-untyped-def]
     q_at, q_stride, out_at, k_at, v_at, table_at, table_stride, slots_at, lengths_at, sinks_at,
-    weight_at, cos_at, sin_at, partial_at, totals_at,
-    scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head, splits, usual, least,
+    weight_at, cos_at, sin_at, partial_at, totals_at, shared_at,
+    scale, cap, v_scale, k_page, k_token, k_head, v_page, v_token, v_head, splits, usual, least, parts,
     QUERIES: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
     TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Program (h, r, s): the QUERIES queries of key head h in row r over the row's split s; SPLIT: there are several.
 
-    partial [rows, kv heads, splits, QUERIES, HEAD_DIM] and totals [rows, kv heads, splits, QUERIES, 2] (largest score and sum)
-    are float32 scratch, for rows that have more than one split.
+    partial [rows, kv heads, parts, QUERIES, HEAD_DIM] and totals [rows, kv heads, parts, QUERIES, 2] (largest score and sum) are
+    float32 scratch, for rows that have more than one split or share keys: of the first `shared_at` [rows] others take care, and
+    parts behind the `splits` ones are theirs.
     """
     head = tl.program_id(0)
     row = tl.program_id(1)
@@ -53,7 +58,10 @@ def _decode(  # type: ignore[no-untyped-def]
     # Lengths and tables are older than the step: they may be read before anything is waited for.
     newest = tl.load(lengths_at + row) - 1
     table_at += tl.load(slots_at + row).to(tl.int64) * table_stride
-    oldest, share, active = _shares(newest, splits, usual, least, WINDOW, BLOCK)
+    begin = 0
+    if shared_at is not None:
+        begin = tl.load(shared_at + row)
+    oldest, share, active = _shares(newest, begin, splits, usual, least, WINDOW, BLOCK)
     low = oldest + split * share
     high = tl.minimum(low + share, newest)
     query = tl.arange(0, TILE)
@@ -91,18 +99,18 @@ def _decode(  # type: ignore[no-untyped-def]
             )  # fmt: skip
         for start in tl.range(low, high, BLOCK):
             keys = start + tl.arange(0, BLOCK)
-            k, v, k_first, k_second = _load(
+            k, v, k_first, k_second = load_keys(
                 k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
                 HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
             )  # fmt: skip
-            scores = _scores(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
+            scores = scores_of(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
             mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
         which = row * KV_HEADS + head
-        if active == 1:
+        if (active == 1) & (begin == 0):
             out_place = out_at + (which * QUERIES + query).to(tl.int64)[:, None] * HEAD_DIM + channel[None, :]
             tl.store(out_place, (mixed * (v_scale / total)[:, None]).to(out_at.dtype.element_ty), mask=present)
         elif SPLIT:
-            part = (which * splits + split) * QUERIES + query
+            part = (which * parts + split) * QUERIES + query
             tl.store(partial_at + part[:, None] * HEAD_DIM + channel[None, :], mixed, mask=present)
             tl.store(totals_at + 2 * part, largest, mask=query < QUERIES)
             tl.store(totals_at + 2 * part + 1, total, mask=query < QUERIES)
@@ -110,54 +118,20 @@ def _decode(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _shares(  # type: ignore[no-untyped-def]
-    newest, splits, usual, least, WINDOW: tl.constexpr, BLOCK: tl.constexpr
+    newest, begin, splits, usual, least, WINDOW: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The oldest visible key of a row, the keys a split, and how many splits have some; the newest key is the first split's.
+    """The oldest key of a row, the keys a split, and how many splits have some; the newest key is the first split's.
 
+    Keys before `begin` are not the row's own.
     A row has `usual` splits, more if they would have over 2048 keys, fewer if under `least`, never more than `splits`.
     """
-    oldest = 0
+    oldest = begin
     if WINDOW > 0:
         oldest = tl.maximum(newest + 1 - WINDOW, 0)
     visible = newest - oldest
     share = tl.maximum(tl.minimum(tl.cdiv(visible, usual), 2048), tl.maximum(tl.cdiv(visible, splits), least))
     share = tl.cdiv(share, BLOCK) * BLOCK
     return oldest, share, tl.maximum(tl.cdiv(visible, share), 1)
-
-
-@triton.jit
-def _load(  # type: ignore[no-untyped-def]
-    k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
-    HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
-    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr,
-):  # fmt: skip
-    """Keys below `high` and their values [keys, DIM] in the cache's dtype; folded keys are the values, and what turns in them."""
-    channel = tl.arange(0, DIM)
-    there = keys < high
-    loaded = there[:, None] & (channel < HEAD_DIM)[None, :]
-    page, offset = key_places(table_at, keys, there, PAGE_TOKENS)
-    place = page * v_page + offset * v_token
-    v = tl.load(v_at + place[:, None] + channel[None, :], mask=loaded, other=0.0)
-    k = v
-    k_first = v
-    k_second = v
-    if FOLD:
-        k_first, k_second = turning_keys(v_at, place, keys, there, weight_at, cos_at, sin_at, like, HALF, TURNING, TURN)
-    else:
-        k = tl.load(k_at + (page * k_page + offset * k_token)[:, None] + channel[None, :], mask=loaded, other=0.0)
-    return k, v, k_first, k_second
-
-
-@triton.jit
-def _scores(  # type: ignore[no-untyped-def]
-    q, q_first, q_second, k, k_first, k_second, there, scale, cap, CAP: tl.constexpr, FOLD: tl.constexpr
-):
-    """Scores [TILE, keys] in units of log 2; what is not there weighs nothing."""
-    scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision="ieee")
-    if FOLD:
-        scores = tl.dot(q_first, tl.trans(k_first), scores, input_precision="ieee")
-        scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
-    return tl.where(there[None, :], capped(scores, scale, cap, CAP), -1e30)
 
 
 @triton.jit
@@ -201,22 +175,28 @@ def _newest(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=_CHANGING)
 def _merge(  # type: ignore[no-untyped-def]
-    out_at, lengths_at, partial_at, totals_at, v_scale, splits, usual, least,
+    out_at, lengths_at, shared_at, partial_at, totals_at, v_scale, splits, usual, least, parts,
     HEADS: tl.constexpr, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, PART: tl.constexpr, WINDOW: tl.constexpr,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, SHARED_BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, j): channels j * PART .. of query head i % HEADS in row i // HEADS, where the row has several splits."""
+    """Program (i, j): channels j * PART .. of query head i % HEADS in row i // HEADS, where the row has several parts."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
     which = tl.program_id(0)
     channel = tl.program_id(1) * PART + tl.arange(0, PART)
     split = tl.arange(0, WIDTH)
-    _, _, active = _shares(tl.load(lengths_at + which // HEADS) - 1, splits, usual, least, WINDOW, BLOCK)
+    begin = 0
+    if shared_at is not None:
+        begin = tl.load(shared_at + which // HEADS)
+    _, _, active = _shares(tl.load(lengths_at + which // HEADS) - 1, begin, splits, usual, least, WINDOW, BLOCK)
     if PDL:
         tl.extra.cuda.gdc_wait()
-    if active > 1:
+    if (active > 1) | (begin > 0):
         there = split < active
-        part = (which // QUERIES * splits + split) * QUERIES + which % QUERIES
+        if shared_at is not None:
+            _, others = shared_share(begin, parts - splits, SHARED_BLOCK)
+            there |= (split >= splits) & (split < splits + others)
+        part = (which // QUERIES * parts + split) * QUERIES + which % QUERIES
         tops = tl.load(totals_at + 2 * part, mask=there, other=-1e30)
         sums = tl.load(totals_at + 2 * part + 1, mask=there, other=0.0)
         inside = there[:, None] & (channel < HEAD_DIM)[None, :]
@@ -267,12 +247,12 @@ def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, 
 def paged_decode(
     spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, table: torch.Tensor, page_tokens: int,
     slots: torch.Tensor, lengths: torch.Tensor, longest: int, sinks: torch.Tensor | None, out: torch.Tensor,
-    cut: Cut | None = None,
+    cut: Cut | None = None, shared: Shared | None = None,
 ) -> None:  # fmt: skip
     """Attention of q [rows, heads, head_dim], one query a row, into `out` of the same shape, which is contiguous.
 
     table [slots, pages], slots [rows] and lengths [rows] int32; `longest` bounds the lengths. The queries' own keys are in the
-    cache.
+    cache. Keys that rows share, only for layers without a window, are read once for all of them.
     """
     rows = len(slots)
     if rows == 0:
@@ -284,32 +264,50 @@ def paged_decode(
         visible = longest if spec.window is None else min(longest, spec.window)
         processors = accelerator.processors(device)
         cut = cut_for(rows, spec.kv_heads, dim, cache.v.dtype.itemsize, visible, processors)
+    together = paged_shared.tiling_for(spec, cache.v.dtype.itemsize, room_bytes(device))
+    packed = triton.next_power_of_2(queries)
+    others = 0
+    if shared is not None:
+        others = paged_shared.splits_for(rows, spec.kv_heads, together.tile // packed, accelerator.processors(device))
+    parts = cut.splits + others
     partial = totals = out
-    if cut.splits > 1:
-        places = rows * spec.kv_heads * cut.splits * queries
+    if parts > 1:
+        places = rows * spec.kv_heads * parts * queries
         partial = torch.empty(places * spec.head_dim, dtype=torch.float32, device=device)
         totals = torch.empty(2 * places, dtype=torch.float32, device=device)
     scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
+    scale = scale * _LOG2_E if spec.softcap is None else scale / spec.softcap
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
     k, v = (cache.v if fold else cache.k), cache.v
     pdl = accelerator.dependent_launch(device)
     extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
-    shared = {
-        "QUERIES": queries, "HEAD_DIM": spec.head_dim, "WINDOW": spec.window or 0, "BLOCK": cut.block, "PDL": pdl, **extra,
+    every = {"QUERIES": queries, "HEAD_DIM": spec.head_dim, "PDL": pdl, **extra}
+    layer = {
+        "KV_HEADS": spec.kv_heads, "DIM": dim, "CAP": spec.softcap is not None, "FOLD": fold is not None,
+        "HALF": fold.half if fold else 1, "TURNING": fold.turning if fold else 1,
+        "TURN": max(16, triton.next_power_of_2(fold.turning)) if fold else 1, "PAGE_TOKENS": page_tokens, **every,
     }  # fmt: skip
+    folded = (fold and fold.weight, fold and fold.cos, fold and fold.sin)
+    strides = (k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2))
+    if shared is not None:
+        tiles = triton.cdiv(rows, together.tile // packed) + len(shared.sets)
+        paged_shared.attend_shared[(spec.kv_heads, tiles, others)](
+            q, q.stride(0), k, v, table, table.stride(0), shared.sets, shared.members, *folded, partial, totals,
+            scale, cap, *strides, others, parts,
+            PACKED=packed, ROWS=together.tile // packed, SETS=len(shared.sets), BLOCK=together.block,
+            num_warps=together.warps, num_stages=together.stages, **layer,
+        )  # fmt: skip
+    begins = None if shared is None else shared.keys
     _decode[(spec.kv_heads, rows, cut.splits)](
-        q, q.stride(0), out, k, v, table, table.stride(0), slots, lengths, sinks,
-        fold and fold.weight, fold and fold.cos, fold and fold.sin, partial, totals,
-        scale * _LOG2_E if spec.softcap is None else scale / spec.softcap, cap, cache.v_scale,
-        k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2), cut.splits, cut.usual, cut.least,
-        KV_HEADS=spec.kv_heads, DIM=dim, TILE=max(16, triton.next_power_of_2(queries)),
-        CAP=spec.softcap is not None, FOLD=fold is not None, HALF=fold.half if fold else 1,
-        TURNING=fold.turning if fold else 1, TURN=max(16, triton.next_power_of_2(fold.turning)) if fold else 1,
-        PAGE_TOKENS=page_tokens, SPLIT=cut.splits > 1, num_warps=cut.warps, num_stages=cut.stages, **shared,
+        q, q.stride(0), out, k, v, table, table.stride(0), slots, lengths, sinks, *folded, partial, totals, begins,
+        scale, cap, cache.v_scale, *strides, cut.splits, cut.usual, cut.least, parts,
+        TILE=max(16, packed), WINDOW=spec.window or 0, BLOCK=cut.block, SPLIT=parts > 1,
+        num_warps=cut.warps, num_stages=cut.stages, **layer,
     )  # fmt: skip
-    if cut.splits > 1:
+    if parts > 1:
         part = min(dim, 128)
         _merge[(rows * spec.heads, triton.cdiv(spec.head_dim, part))](
-            out, lengths, partial, totals, cache.v_scale, cut.splits, cut.usual, cut.least,
-            HEADS=spec.heads, PART=part, WIDTH=16 if cut.splits <= 16 else _MOST_SPLITS, num_warps=4, **shared,
+            out, lengths, begins, partial, totals, cache.v_scale, cut.splits, cut.usual, cut.least, parts,
+            HEADS=spec.heads, PART=part, WIDTH=next(width for width in _WIDTHS if width >= parts), WINDOW=spec.window or 0,
+            BLOCK=cut.block, SHARED_BLOCK=together.block, num_warps=4, **every,
         )  # fmt: skip

@@ -54,6 +54,41 @@ def capped(scores, scale, cap, CAP: tl.constexpr):  # type: ignore[no-untyped-de
 
 
 @triton.jit
+def load_keys(  # type: ignore[no-untyped-def]
+    k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
+    HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
+    TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr,
+):  # fmt: skip
+    """Keys below `high` and their values [keys, DIM] in the cache's dtype; folded keys are the values, and what turns in them."""
+    channel = tl.arange(0, DIM)
+    there = keys < high
+    loaded = there[:, None] & (channel < HEAD_DIM)[None, :]
+    page, offset = key_places(table_at, keys, there, PAGE_TOKENS)
+    place = page * v_page + offset * v_token
+    v = tl.load(v_at + place[:, None] + channel[None, :], mask=loaded, other=0.0)
+    k = v
+    k_first = v
+    k_second = v
+    if FOLD:
+        k_first, k_second = turning_keys(v_at, place, keys, there, weight_at, cos_at, sin_at, like, HALF, TURNING, TURN)
+    else:
+        k = tl.load(k_at + (page * k_page + offset * k_token)[:, None] + channel[None, :], mask=loaded, other=0.0)
+    return k, v, k_first, k_second
+
+
+@triton.jit
+def scores_of(  # type: ignore[no-untyped-def]
+    q, q_first, q_second, k, k_first, k_second, there, scale, cap, CAP: tl.constexpr, FOLD: tl.constexpr
+):
+    """Scores [TILE, keys] in units of log 2; what is not there weighs nothing."""
+    scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision="ieee")
+    if FOLD:
+        scores = tl.dot(q_first, tl.trans(k_first), scores, input_precision="ieee")
+        scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
+    return tl.where(there[None, :], capped(scores, scale, cap, CAP), -1e30)
+
+
+@triton.jit
 def absorb(mixed, total, largest, scores, v):  # type: ignore[no-untyped-def]
     """One block of keys into the online softmax: mixed [queries, channels], total and largest [queries], all float32.
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenwell.engine.attention.spec import LayerCache
+from tokenwell.engine.attention.spec import LayerCache, Shared
 from tokenwell.engine.platform.accelerator import uploads
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.tables import PageTables
@@ -68,6 +68,7 @@ class Batch:
     keep: torch.Tensor  # [kept] int64: the tokens whose hidden states are wanted, ascending
     keep_all: bool  # every token is kept
     tail: Batch | None = None  # the batch of the kept tokens alone; None when all are kept
+    shared: Shared | None = None  # None: rows are served one by one
     scratch: dict[Any, Any] = field(default_factory=dict)  # what backends and models prepare once a step
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tokenwell.engine.attention.spec import LayerCache
+from tokenwell.engine.attention.spec import LayerCache, Shared
 from tokenwell.engine.platform.accelerator import Recording, packed_bytes, refresh, unpack
 from tokenwell.engine.run.batch import UNKNOWN, Batch, GroupBatch, Work
 from tokenwell.engine.run.tables import PageTables
@@ -35,12 +35,14 @@ class StepMemory:
 class DecodeGraphs:
     """Recordings by batch size, made when a size is first needed."""
 
+    what = "steps"
+
     def __init__(self, forward: Forward, memory: StepMemory, max_num_seqs: int) -> None:
         self.sizes = sizes_up_to(max_num_seqs)
         self._forward = forward
         self._memory = memory
         self._padding_slot = memory.tables.padding_slot
-        device = memory.last_tokens.device
+        self.device = device = memory.last_tokens.device
         self._host = self._arrays(max_num_seqs)
         self._inputs = torch.zeros(packed_bytes(self._host), dtype=torch.uint8, device=device)
         refresh(self._host, self._inputs)  # a step before the first rows is one of padding
@@ -71,14 +73,14 @@ class DecodeGraphs:
         """The smallest recorded size that holds so many rows."""
         return next(size for size in self.sizes if size >= rows)
 
-    def has(self, rows: int) -> bool:
-        """Whether the size for so many rows is recorded."""
-        return self.size_for(rows) in self._made
+    def has(self, work: Sequence[Work]) -> bool:
+        """Whether the size for `work` is recorded."""
+        return self.size_for(len(work)) in self._made
 
     def run(self, work: Sequence[Work]) -> torch.Tensor:
         """Queue one token for each of `work`: logits [rows, vocabulary], good until the next call."""
         size = self.size_for(len(work))
-        self._fill(work)
+        self.fill(work)
         if size not in self._made:
             self.record(size)
         recording = self._made[size]
@@ -89,22 +91,22 @@ class DecodeGraphs:
         """Record one batch size, unless that was done. What the inputs say is computed on the way."""
         if size in self._made:
             return
-        self._step(size)  # compiles kernels and lets libraries allocate what they keep
-        self._made[size] = Recording(lambda: self._step(size), self._inputs.device, self.pool)
+        self.step(size)  # compiles kernels and lets libraries allocate what they keep
+        self._made[size] = Recording(lambda: self.step(size), self._inputs.device, self.pool)
 
     def run_padding(self, size: int) -> None:
         """Compute one batch size with padding rows, for what that compiles."""
-        self._step(size)
+        self.step(size)
 
     def record_next(self) -> bool:
         """Record the smallest size that is not recorded yet; False if there is none."""
         if not self.missing:
             return False
-        self._fill(())  # the rows of the last step may be others' by now
+        self.fill(())  # the rows of the last step may be others' by now
         self.record(self.missing[0])
         return True
 
-    def _fill(self, work: Sequence[Work]) -> None:
+    def fill(self, work: Sequence[Work]) -> None:
         """The rows into the inputs; places behind them become padding."""
         ids, positions, slots, lengths = self._host
         count = len(work)
@@ -116,12 +118,13 @@ class DecodeGraphs:
         np.add(positions, 1, out=lengths, casting="unsafe")
         refresh(self._host, self._inputs)
 
-    def _step(self, size: int) -> torch.Tensor:
+    def step(self, size: int, shared: Shared | None = None) -> torch.Tensor:
+        """Logits [size, vocabulary] of what the inputs say; rows may share pages."""
         ids, positions, slots, lengths = (tensor[:size] for tensor in unpack(self._host, self._inputs))
         batch = Batch(
             ids=torch.where(ids == UNKNOWN, self._memory.last_tokens[slots], ids), positions=positions, slots=slots,
             starts=self._rows[: size + 1], lengths=lengths, token_rows=self._rows[:size], singles=size,
             longest=self._memory.max_model_len, most=1, spans=(), groups=self._memory.groups, caches=self._memory.caches,
-            keep=self._all[:size], keep_all=True,
+            keep=self._all[:size], keep_all=True, shared=shared,
         )  # fmt: skip
         return self._forward(batch)

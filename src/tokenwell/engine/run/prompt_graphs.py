@@ -56,6 +56,8 @@ def most_pairs(layers: Sequence[LayerFacts]) -> int:
 class PromptGraphs:
     """Recordings by shape, in spare memory."""
 
+    what = "steps with prompts"
+
     def __init__(
         self, forward: Forward, memory: StepMemory, decode: DecodeGraphs, max_num_seqs: int, most_tokens: int, pairs: int,
         planned_bytes: Callable[[], int], ranks: Ranks,

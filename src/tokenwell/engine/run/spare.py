@@ -72,7 +72,7 @@ class SpareRecordings(Generic[K]):
         (enough,) = self._ranks.least([int(needed <= spare)])  # what one launches, all do
         if not enough:
             if not self._too_large:
-                told = "steps from %s on are launched: recording takes %.2f GiB, %.2f are spare"
+                told = "from %s on, steps are not recorded: that takes %.2f GiB, %.2f are spare"
                 log.info(told, shape, needed / GIB, spare / GIB)
             self._too_large.add(shape)
             return False

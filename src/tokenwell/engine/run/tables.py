@@ -35,11 +35,13 @@ class PageTables:
         self.host = tuple(self._host[low:high].reshape(slots + 1, width) for low, high, width in pieces)
         self.tables = tuple(self._device[low:high].view(slots + 1, width) for low, high, width in pieces)  # [slots, pages] int32
         self._counts = np.zeros((len(groups), slots + 1), dtype=np.int64)
+        self.placed = 0  # rows so far: as long as it stays, slots have the rows that they had
         self._changed: list[np.ndarray] | None = None if device.type == "cpu" else []  # flat places; None: nobody asks
 
     def place(self, slot: int, pages: Sequence[Sequence[int]]) -> None:
         """A new row in `slot`: its pages so far, one list a group."""
         self._counts[:, slot] = 0
+        self.placed += 1
         self.append(slot, pages)
 
     def append(self, slot: int, pages: Sequence[Sequence[int]]) -> None:

@@ -26,6 +26,8 @@ from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.prompt_graphs import PromptGraphs, most_pairs
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.sampler import Draw, Drawn, describe, draw, warm
+from tokenwell.engine.run.shared import shared_pages
+from tokenwell.engine.run.shared_graphs import SharedGraphs
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.schedule.plan import AddRow, RunRow, Sampled, StepPlan, StepResult
 from tokenwell.wire.cache import KvGroup
@@ -37,6 +39,17 @@ log = logging.getLogger("tokenwell.engine")
 # Logits are float32 over the whole vocabulary: a long prompt's are described in pieces of so many rows.
 _DESCRIBED_ROWS = 64
 _CPU_RECORDED_ROWS = 16  # beyond that arithmetic takes longer than Python
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is recorded beside decode steps."""
+
+    prompt_tokens: int = 0  # steps whose prompts have so many tokens at most
+    shared_bytes: int = 0  # decode steps whose rows share so much that a layer need not read so many bytes; 0: none
+
+
+NOTHING = Beside()
 
 
 @dataclass(slots=True)
@@ -55,13 +68,10 @@ class Worker:
 
     def __init__(
         self, model: Model, groups: tuple[KvGroup, ...], pool: KvPool, device: torch.device, grammars: Grammars, *,
-        max_num_seqs: int, max_model_len: int, graphs: bool = True, recorded_prompt_tokens: int = 0, step_bytes: int = 0,
+        max_num_seqs: int, max_model_len: int, graphs: bool = True, beside: Beside = NOTHING, step_bytes: int = 0,
         ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
-        """`recorded_prompt_tokens`: of the prompts of a step, up to which it is recorded, too; only on accelerators.
-
-        `step_bytes`: of the largest step.
-        """
+        """`graphs`: decode steps are recorded, and what `beside` says, on accelerators. `step_bytes`: of the largest step."""
         self.model = model
         self.ranks = Ranks() if ranks is None else ranks
         self.grammars = grammars
@@ -81,14 +91,18 @@ class Worker:
         self._last_tokens = torch.zeros(max_num_seqs + 1, dtype=torch.int64, device=device)  # by slot: what was sampled last
         self.graphs: DecodeGraphs | None = None
         self.prompt_graphs: PromptGraphs | None = None
+        self.shared_graphs: SharedGraphs | None = None
         if graphs and graphs_reason_not(device) is None:
             memory = StepMemory(self._groups, self._caches, self._tables, self._last_tokens, max_model_len)
             self.graphs = DecodeGraphs(self._logits, memory, self._most_recorded(max_num_seqs))
-            if recorded_prompt_tokens:
+            if beside.prompt_tokens:
                 self.prompt_graphs = PromptGraphs(
-                    self.model.forward, memory, self.graphs, max_num_seqs, recorded_prompt_tokens, most_pairs(layers),
+                    self.model.forward, memory, self.graphs, max_num_seqs, beside.prompt_tokens, most_pairs(layers),
                     self.planned_bytes, self.ranks,
                 )  # fmt: skip
+            pages = shared_pages(groups, self._tables, beside.shared_bytes) if beside.shared_bytes else None
+            if pages is not None:
+                self.shared_graphs = SharedGraphs(self.graphs, pages, self.planned_bytes, self.ranks)
 
     def planned_bytes(self) -> int:
         """What the largest step and decode steps that are not recorded yet take once they come."""
@@ -111,17 +125,16 @@ class Worker:
             return True
         if self.graphs is None or self.ranks.world > 1:  # several ranks record together, when a plan needs it
             return False
-        try:
-            if self.graphs.record_next():
-                return True
-        except RuntimeError as error:
-            self._stop_recording(error)
-            return False
-        try:
-            return self.prompt_graphs is not None and self.prompt_graphs.record_next()
-        except RuntimeError as error:
-            self._stop_recording_prompts(error)
-            return False
+        for kind in (self.graphs, self.prompt_graphs, self.shared_graphs):
+            if kind is None:
+                continue
+            try:
+                if kind.record_next():
+                    return True
+            except RuntimeError as error:
+                self._stop_recording(kind, error)
+                return False
+        return False
 
     def run(self, plan: StepPlan) -> StepResult:
         """Execute one plan and wait for it."""
@@ -194,16 +207,21 @@ class Worker:
 
     def _replay_decode(self, work: list[Work]) -> torch.Tensor | None:
         """Logits of single tokens by a recorded step; None when that cannot be recorded, which is not tried again."""
-        graphs = self.graphs
-        if graphs is None or len(work) > graphs.sizes[-1]:
+        if self.graphs is None or len(work) > self.graphs.sizes[-1]:
             return None
-        try:
-            return graphs.run(work)
-        except RuntimeError as error:
-            if graphs.has(len(work)):
-                raise
-            self._stop_recording(error)
-            return None
+        for kind in (self.shared_graphs, self.graphs):
+            if kind is None:
+                continue
+            try:
+                logits = kind.run(work)
+            except RuntimeError as error:
+                if kind.has(work):
+                    raise
+                self._stop_recording(kind, error)
+                continue
+            if logits is not None:
+                return logits
+        return None
 
     def _replay_prompts(self, work: list[Work]) -> tuple[torch.Tensor, list[int]] | None:
         """As `PromptGraphs.run`; None, too, when the step cannot be recorded, which is not tried again."""
@@ -215,16 +233,17 @@ class Worker:
         except RuntimeError as error:
             if graphs.has(work):
                 raise
-            self._stop_recording_prompts(error)
+            self._stop_recording(graphs, error)
             return None
 
-    def _stop_recording(self, error: RuntimeError) -> None:
-        log.warning("steps are not recorded: %s", str(error).splitlines()[0])
-        self.graphs = self.prompt_graphs = None
-
-    def _stop_recording_prompts(self, error: RuntimeError) -> None:
-        log.warning("steps with prompts are not recorded: %s", str(error).splitlines()[0])
-        self.prompt_graphs = None
+    def _stop_recording(self, kind: DecodeGraphs | PromptGraphs | SharedGraphs, error: RuntimeError) -> None:
+        log.warning("%s are not recorded: %s", kind.what, str(error).splitlines()[0])
+        if kind is self.graphs:
+            self.graphs = self.prompt_graphs = self.shared_graphs = None
+        elif kind is self.prompt_graphs:
+            self.prompt_graphs = None
+        else:
+            self.shared_graphs = None
 
     def _forward(self, step: Step, runs: list[RunRow], work: list[Work]) -> None:
         """The forward pass without a graph; logits of the rows to sample and log-probabilities of prompts."""
