@@ -21,7 +21,7 @@ import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache, Shared
 from tokenwell.engine.kernels import paged_shared
-from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, load_keys, scores_of
+from tokenwell.engine.kernels.paged_keys import absorb, capped, load_keys, load_queries, scores_of
 from tokenwell.engine.kernels.paged_shared import shared_share
 from tokenwell.engine.kernels.tiling import room_bytes
 from tokenwell.engine.platform import accelerator
@@ -66,7 +66,6 @@ def _decode(  # type: ignore[no-untyped-def]
     high = tl.minimum(low + share, newest)
     query = tl.arange(0, TILE)
     channel = tl.arange(0, DIM)
-    inside = channel < HEAD_DIM
     k_at += head * k_head
     v_at += head * v_head
     # 8 bits become float16 by one instruction, bfloat16 only by a slow one more: queries meet such keys in float16.
@@ -76,17 +75,9 @@ def _decode(  # type: ignore[no-untyped-def]
     if PDL:
         tl.extra.cuda.gdc_wait()
     if split < active:
-        present = (query < QUERIES)[:, None] & inside[None, :]
+        present = (query < QUERIES)[:, None] & (channel < HEAD_DIM)[None, :]
         q_row = q_at + row.to(tl.int64) * q_stride + (head * QUERIES + query)[:, None] * HEAD_DIM
-        q = tl.load(q_row + channel[None, :], mask=present, other=0.0).to(like)
-        q_first = q
-        q_second = q
-        if FOLD:
-            pair = tl.arange(0, TURN)
-            halves = (query < QUERIES)[:, None] & (pair < TURNING)[None, :]
-            q_first = tl.load(q_row + pair[None, :], mask=halves, other=0.0).to(like)
-            q_second = tl.load(q_row + HALF + pair[None, :], mask=halves, other=0.0).to(like)
-            q = fold_queries(q, weight_at, channel, inside, HALF, TURNING)
+        q, q_first, q_second = load_queries(q_row, query < QUERIES, weight_at, like, HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN)
         largest = tl.full([TILE], -1e30, tl.float32)
         total = tl.zeros([TILE], tl.float32)
         mixed = tl.zeros([TILE, DIM], tl.float32)

@@ -18,12 +18,29 @@ def key_places(table_at, keys, there, PAGE_TOKENS: tl.constexpr):  # type: ignor
 
 
 @triton.jit
-def fold_queries(q, weight_at, channel, inside, HALF: tl.constexpr, TURNING: tl.constexpr):  # type: ignore[no-untyped-def]
-    """q [queries, channels] times the weight, zero where channels turn."""
-    index = channel % HALF
-    still = inside & ((index >= TURNING) | (channel >= 2 * HALF))
-    weight = tl.load(weight_at + channel, mask=still, other=0.0).to(tl.float32)
-    return (q.to(tl.float32) * weight[None, :]).to(q.dtype)
+def load_queries(  # type: ignore[no-untyped-def]
+    q_row, there, weight_at, like, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr,
+    TURNING: tl.constexpr, TURN: tl.constexpr,
+):  # fmt: skip
+    """Queries [queries, DIM] at q_row [queries, 1] that are there, in the dtype `like`, and both halves of what turns in them.
+
+    Where keys are folded queries are times the weight, and zero where channels turn.
+    """
+    channel = tl.arange(0, DIM)
+    inside = channel < HEAD_DIM
+    q = tl.load(q_row + channel[None, :], mask=there[:, None] & inside[None, :], other=0.0).to(like)
+    first = q
+    second = q
+    if FOLD:
+        pair = tl.arange(0, TURN)
+        turns = there[:, None] & (pair < TURNING)[None, :]
+        first = tl.load(q_row + pair[None, :], mask=turns, other=0.0).to(like)
+        second = tl.load(q_row + HALF + pair[None, :], mask=turns, other=0.0).to(like)
+        index = channel % HALF
+        still = inside & ((index >= TURNING) | (channel >= 2 * HALF))
+        weight = tl.load(weight_at + channel, mask=still, other=0.0).to(tl.float32)
+        q = (q.to(tl.float32) * weight[None, :]).to(q.dtype)
+    return q, first, second
 
 
 @triton.jit

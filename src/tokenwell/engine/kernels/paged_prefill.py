@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
-from tokenwell.engine.kernels.paged_keys import absorb, capped, fold_queries, key_places, turning_keys
+from tokenwell.engine.kernels.paged_keys import absorb, capped, key_places, load_queries, turning_keys
 from tokenwell.engine.kernels.tiling import Tiling, room_bytes
 
 _LOG2_E = math.log2(math.e)
@@ -92,18 +92,10 @@ def _prefill(  # type: ignore[no-untyped-def]
     last = tl.minimum(oldest_query + SPAN, length) - 1
 
     channel = tl.arange(0, DIM)
-    inside = channel < HEAD_DIM
-    present = valid[:, None] & inside[None, :]
+    present = valid[:, None] & (channel < HEAD_DIM)[None, :]
     q_row = q_at + (begin + which).to(tl.int64)[:, None] * q_stride + query_head[:, None] * HEAD_DIM
-    q = tl.load(q_row + channel[None, :], mask=present, other=0.0)
-    q_first = q
-    q_second = q
-    if FOLD:
-        pair = tl.arange(0, TURN)
-        halves = valid[:, None] & (pair < TURNING)[None, :]
-        q_first = tl.load(q_row + pair[None, :], mask=halves, other=0.0)
-        q_second = tl.load(q_row + HALF + pair[None, :], mask=halves, other=0.0)
-        q = fold_queries(q, weight_at, channel, inside, HALF, TURNING)
+    like: tl.constexpr = q_at.dtype.element_ty
+    q, q_first, q_second = load_queries(q_row, valid, weight_at, like, HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN)
     largest = tl.full([TILE], -1e30, tl.float32)
     total = tl.zeros([TILE], tl.float32)
     if sinks_at is not None:

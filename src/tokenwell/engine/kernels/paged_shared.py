@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec
-from tokenwell.engine.kernels.paged_keys import absorb, fold_queries, load_keys, scores_of
+from tokenwell.engine.kernels.paged_keys import absorb, load_keys, load_queries, scores_of
 from tokenwell.engine.kernels.tiling import Tiling
 
 MOST_SPLITS = 32
@@ -79,22 +79,13 @@ def attend_shared(  # type: ignore[no-untyped-def]
         tl.extra.cuda.gdc_wait()
     if low < high:
         channel = tl.arange(0, DIM)
-        inside = channel < HEAD_DIM
-        present = there[:, None] & inside[None, :]
+        present = there[:, None] & (channel < HEAD_DIM)[None, :]
         k_at += head * k_head
         v_at += head * v_head
         NARROW: tl.constexpr = v_at.dtype.element_ty.primitive_bitwidth == 8 and q_at.dtype.element_ty == tl.bfloat16
         like: tl.constexpr = tl.float16 if NARROW else q_at.dtype.element_ty
         q_row = q_at + (row.to(tl.int64) * q_stride + (head * QUERIES + query) * HEAD_DIM)[:, None]
-        q = tl.load(q_row + channel[None, :], mask=present, other=0.0).to(like)
-        q_first = q
-        q_second = q
-        if FOLD:
-            pair = tl.arange(0, TURN)
-            halves = there[:, None] & (pair < TURNING)[None, :]
-            q_first = tl.load(q_row + pair[None, :], mask=halves, other=0.0).to(like)
-            q_second = tl.load(q_row + HALF + pair[None, :], mask=halves, other=0.0).to(like)
-            q = fold_queries(q, weight_at, channel, inside, HALF, TURNING)
+        q, q_first, q_second = load_queries(q_row, there, weight_at, like, HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN)
         largest = tl.full([ROWS * PACKED], -1e30, tl.float32)
         total = tl.zeros([ROWS * PACKED], tl.float32)
         mixed = tl.zeros([ROWS * PACKED, DIM], tl.float32)
