@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 from tests.tiny.tokenizer import special_ids, tokenizer_json
@@ -29,17 +30,27 @@ def size(tokenizer: dict[str, Any]) -> int:
 
 
 def known(folder: Path, width: int) -> tuple[LLTokenizer, int]:
-    text, end = describe(folder, width)
-    return LLTokenizer(text, eos_token=end), end
+    return Grammars(folder, width).tokenizer
 
 
-@pytest.mark.parametrize("padding", [-20, 0, 1, 500])
-def test_the_end_lies_behind_every_token_and_every_logit(tmp_path: Path, padding: int) -> None:
+@pytest.mark.parametrize("padding", [-20, 0, 1, 500, 150_000])
+def test_the_end_lies_behind_every_token(tmp_path: Path, padding: int) -> None:
+    """And as many logits behind it as the model likes: a published config beside a small tokenizer."""
     count = size(write(tmp_path))
     tokenizer, end = known(tmp_path, count + padding)
-    assert end == count + max(padding, 0) and tokenizer.vocab_size == end + 1
+    assert end == count and tokenizer.vocab_size == max(count + padding, end + 1)
     assert tokenizer.eos_token == end
     assert tokenizer.decode_str(tokenizer.tokenize_str("Größe, 世界")) == "Größe, 世界"
+    octets = np.frombuffer(LLMatcher(tokenizer, "start: /(?s:.)*/").compute_bitmask(), dtype=np.uint8)
+    allowed = np.unpackbits(octets, bitorder="little")[: tokenizer.vocab_size]
+    assert allowed[:count].any() and allowed[end] and not allowed[end + 1 :].any()
+
+
+def test_tokens_that_only_the_config_declares_behind_the_logits_are_left_out(tmp_path: Path) -> None:
+    """The small model of a family, with the large ones' config."""
+    count = size(write(tmp_path))
+    write(tmp_path, added_tokens_decoder={"151643": {"content": "<|late|>", "special": True}})
+    assert known(tmp_path, count)[1] == count
 
 
 def test_tokens_keep_their_ids_where_the_vocabulary_has_gaps(tmp_path: Path) -> None:
@@ -99,7 +110,7 @@ def test_a_unigram_vocabulary_is_filled_as_well(tmp_path: Path) -> None:
 
     write(tmp_path, unigram)
     tokenizer, end = known(tmp_path, 10)
-    assert end == 10
+    assert end == 6
     matcher = LLMatcher(tokenizer, 'start: "ab"')
     assert matcher.consume_token(2) and matcher.consume_token(3) and matcher.is_accepting()
 

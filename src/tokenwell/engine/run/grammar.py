@@ -81,7 +81,7 @@ class Grammars:
 
         try:
             described, end = describe(self._folder, self.width)
-            return LLTokenizer(described, eos_token=end), end
+            return LLTokenizer(described, n_vocab=max(self.width, end + 1), eos_token=end), end
         except (VocabularyError, ValueError) as error:
             raise GrammarError(f"This model cannot follow a grammar, because of its tokenizer: {error}") from error
 

@@ -85,13 +85,14 @@ class Masks:
         return LLExecutor()
 
     def _compute(self, constrained: Sequence[tuple[int, Constraint]]) -> Mask:
-        _, end = self._grammars.tokenizer
-        words = np.zeros((len(constrained), end // 32 + 1), dtype="<u4")
+        tokenizer, end = self._grammars.tokenizer
+        words = np.zeros((len(constrained), -(-tokenizer.vocab_size // 32)), dtype="<u4")
         matchers = [(row.matcher, index) for index, (_, row) in enumerate(constrained) if not row.over]
         if matchers:
             self._executor.unsafe_compute_mask_ptr(matchers, words.ctypes.data, words.shape[1] * 4, len(constrained))
         octets = words.view(np.uint8)
         may_end = (octets[:, end // 8] >> end % 8 & 1).astype(bool).tolist()
+        octets[:, end // 8] &= 0xFF ^ 1 << end % 8  # a model with logits behind its tokens has one here
         bits = octets[:, : -(-self._grammars.width // 8)]
         bits[:, -1] &= self._last
         for (_, row), octet, ends in zip(constrained, bits, may_end, strict=True):

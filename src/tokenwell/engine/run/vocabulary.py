@@ -21,11 +21,11 @@ class VocabularyError(Exception):
 
 
 def describe(folder: Path, width: int) -> tuple[str, int]:
-    """A tokenizer.json for a model with `width` logits, and the id of its END token, which is `width` or more.
+    """A tokenizer.json for a model with `width` logits, and the id of its END token, which stands for nothing else.
 
-    Tokens that only tokenizer_config.json declares are added at their ids, those that it names are special, and ids that stand
-    for nothing get a special token that no grammar names: the library takes ids for places in a list without gaps. Raises
-    VocabularyError.
+    Tokens that only tokenizer_config.json declares are added at their ids, those that it names are special, and ids between
+    others that stand for nothing get a special token that no grammar names: the library takes ids for places in a list without
+    gaps. Ids behind END, of which some models have as many as they like, are for the library to add. Raises VocabularyError.
     """
     file = folder / "tokenizer.json"
     tokenizer, config = _read(file), _read(folder / "tokenizer_config.json", optional=True)
@@ -33,9 +33,10 @@ def describe(folder: Path, width: int) -> tuple[str, int]:
     try:
         vocabulary = Vocabulary(tokenizer)
         for id, entry in (config.get("added_tokens_decoder") or {}).items():
-            vocabulary.declare(int(id), entry)
+            if int(id) < width:  # no other can be generated
+                vocabulary.declare(int(id), entry)
         vocabulary.mark_special(_special(config, legacy))
-        end = vocabulary.fill(width)
+        end = vocabulary.fill()
         vocabulary.spell_visible(_is_byte_level(tokenizer.get("decoder")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise VocabularyError(f"{file} or tokenizer_config.json is not laid out as expected ({error!r})") from error
@@ -71,10 +72,10 @@ class Vocabulary:
             if text in self._ids and text not in added:
                 self._append(self._ids[text], text, True)
 
-    def fill(self, width: int) -> int:
-        """Give every unused id below `width` a token, and END the first id behind all others; its id."""
+    def fill(self) -> int:
+        """Give every unused id between others a token, and END the first id behind them; its id."""
         used = set(self._ids.values())
-        end = max(width, max(used, default=-1) + 1)
+        end = max(used, default=-1) + 1
         for id in range(end + 1):
             if id not in used:
                 self._add(id, END if id == end else _UNUSED.format(id), True)
