@@ -45,6 +45,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--load-s", type=float, default=0.0)
     parser.add_argument("--prefill-s", type=float, default=0.0)
     parser.add_argument("--heartbeat-s", type=float, default=0.1)
+    parser.add_argument("--quiet-s", type=float, default=0.0, help="tell that heartbeats may come so much later")
     parser.add_argument("--step-age-s", type=float, default=0.0, help="pretend that a step takes this long")
     parser.add_argument("--die-after", type=int, help="exit after this many tokens")
     parser.add_argument("--freeze-after", type=int, help="SIGSTOP itself after this many tokens")
@@ -126,7 +127,7 @@ def heart(spec: EngineSpec, wanted: argparse.Namespace, stage: list[str]) -> Non
     while True:
         if spec.parent_pid is not None and os.getppid() != spec.parent_pid:
             os._exit(0)
-        speaker.send(Heartbeat(wanted.step_age_s if stage[0] == "serving" else 0.0, stage[0]))
+        speaker.send(Heartbeat(wanted.step_age_s if stage[0] == "serving" else 0.0, stage[0], wanted.quiet_s))
         time.sleep(wanted.heartbeat_s)
 
 

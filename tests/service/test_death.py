@@ -102,6 +102,14 @@ def test_a_frozen_engine_makes_health_fail(checkpoint: Path, tmp_path: Path) -> 
         running.ready()
 
 
+def test_an_engine_that_told_that_it_will_be_silent_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
+    with Running(checkpoint, tmp_path, "--heartbeat-s", "2", "--quiet-s", "60", "--rate", "20", **QUICK) as running:
+        running.ready()
+        answer = running.client.post("/v1/completions", json={"prompt": "a", "max_tokens": 40})
+        assert answer.status_code == 200
+        assert "silent" not in running.log()
+
+
 def test_a_request_is_replayed_twice_at_most(checkpoint: Path, tmp_path: Path) -> None:
     with Running(checkpoint, tmp_path, "--die-after", "5") as running:
         running.ready()

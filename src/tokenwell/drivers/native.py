@@ -43,6 +43,7 @@ class NativeEngine:
         self.stage = "loading"
         self.step_age_s = 0.0
         self.heard_at: float | None = None  # time.monotonic() of the last heartbeat
+        self.quiet_s = 0.0  # how much later than usual the next one may come
         self._on_change = on_change
         self._sinks: dict[str, Sink] = {}
         self._unsent: deque[bytes] = deque()  # an engine may be heard before its other socket is connected
@@ -142,6 +143,7 @@ class NativeEngine:
             self.heard_at = time.monotonic()
             self.step_age_s = message.step_age_s
             self.stage = message.stage
+            self.quiet_s = message.quiet_s
         elif isinstance(message, Ready):
             self.ready = message
             self.heard_at = time.monotonic()

@@ -25,6 +25,8 @@ from tokenwell.wire.spec import EngineSpec
 
 log = logging.getLogger("tokenwell.engine")
 
+_QUIET_S = 60.0  # for a vocabulary: 262,144 tokens take two seconds of a fast core
+
 
 def main() -> int:
     """Load, report Ready, serve. The exit status is 0 only after a Shutdown."""
@@ -60,7 +62,7 @@ def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
         warm_up(loaded)
         channel.send(loaded.ready)
         pulse.stage = "serving"
-        loaded.worker.grammars.prepare()
+        loaded.worker.grammars.prepare(partial(pulse.quiet, _QUIET_S))
         loop = Loop(channel, scheduler_for(loaded.ready, spec.prefix_cache), loaded.worker, loaded.ready.vocab_size, pulse)
         loop.run()
         loaded.worker.graphs = None  # recorded steps hold on to the transport between ranks, which is closed next

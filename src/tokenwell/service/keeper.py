@@ -146,7 +146,7 @@ class Keeper:
         if engine.fatal is not None:
             return Loss(engine.fatal.message, engine.fatal.retry, engine.fatal.apart)
         silence, limits = engine.silence_s(), self._limits
-        if silence is not None and silence > limits.heartbeat_timeout_s:
+        if silence is not None and silence > limits.heartbeat_timeout_s + engine.quiet_s:
             return Loss(f"the engine has been silent for {silence:.1f} s (heartbeat_timeout_s is {limits.heartbeat_timeout_s:g})")
         if engine.ready is not None and engine.step_age_s > limits.step_timeout_s:
             return Loss(

@@ -87,6 +87,7 @@ class Heartbeat(Message, frozen=True, array_like=True, tag=True):
 
     step_age_s: float  # how long the step in progress has been running; 0 when idle
     stage: str  # "loading" | "serving"
+    quiet_s: float = 0.0  # how much later than usual the next one may come
 
 
 class Choice(msgspec.Struct, frozen=True, array_like=True):

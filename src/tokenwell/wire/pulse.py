@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tokenwell.wire.channel import Speaker
 from tokenwell.wire.messages import Heartbeat
@@ -23,7 +25,22 @@ class Pulse:
         self.step_started: float | None = None
         self._events = events
         self._parent_pid = parent_pid
+        self._quiet_s = 0.0
+        self._hurry, self._told = threading.Event(), threading.Event()
         threading.Thread(target=self._beat, name="pulse", daemon=True).start()
+
+    @contextmanager
+    def quiet(self, seconds: float) -> Iterator[None]:
+        """Tells that the process may be silent for so long: a library is about to keep the interpreter to itself."""
+        self._quiet_s = seconds
+        self._told.clear()
+        self._hurry.set()
+        self._told.wait(_BEAT_S)
+        try:
+            yield
+        finally:
+            self._quiet_s = 0.0
+            self._hurry.set()
 
     def _beat(self) -> None:
         speaker = Speaker(self._events)
@@ -32,5 +49,9 @@ class Pulse:
                 os._exit(0)  # the gateway is gone: nobody is left to answer
             started = self.step_started
             age = 0.0 if started is None else time.monotonic() - started
-            speaker.send(Heartbeat(age, self.stage))
-            time.sleep(_BEAT_S)
+            quiet_s = self._quiet_s
+            speaker.send(Heartbeat(age, self.stage, quiet_s))
+            if quiet_s:
+                self._told.set()
+            self._hurry.wait(_BEAT_S)
+            self._hurry.clear()

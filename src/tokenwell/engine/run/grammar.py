@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +53,17 @@ class Grammars:
             self._known.popitem(last=False)
         return future
 
-    def prepare(self) -> None:
-        """Load the library and the vocabulary in the background, so that the first grammar does not wait for them."""
-        self._pool.submit(lambda: self.tokenizer)
+    def prepare(self, alone: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """Load the library and the vocabulary in the background, so that the first grammar does not wait for them.
+
+        `alone` is entered meanwhile: the library reads a large vocabulary for seconds, in which no other thread of Python runs.
+        """
+
+        def load() -> None:
+            with alone():
+                self.tokenizer  # noqa: B018
+
+        self._pool.submit(load)
 
     def compile(self, text: str) -> LLMatcher:
         """A new matcher at the start of the grammar. Raises GrammarError."""
