@@ -7,8 +7,10 @@ collected yet are then read from where an accelerator would have them.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -235,3 +237,33 @@ def test_the_pulse_knows_when_a_step_began(loaded: Loaded, overlap: bool, monkey
     monkeypatch.setattr(f"{__name__}.Pulse", lambda: pulse)
     play(loaded, overlap, (1, Generate("a", [1, 2], Sampling(max_tokens=5))))
     assert len(seen) == 5 and None not in seen and len(set(seen)) > 1
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_long_prompt_does_not_make_others_wait_long(loaded: Loaded, overlap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that takes 10 ms a step and 5 ms a token of a prompt, so 32 at a time 0.17 s."""
+    now, free, took = 0.0, 0.0, list[tuple[int, float]]()
+    launch, collect = Watched.launch, Watched.collect
+
+    def start(self: Watched, plan: StepPlan) -> Step:
+        nonlocal now, free
+        tokens = sum(run.count for run in plan.run if run.count > 1)
+        took.append((tokens, 0.01 + 0.005 * tokens))
+        free = max(now, free) + took[-1][1]
+        now = now if overlap else free
+        return launch(self, plan)
+
+    def finish(self: Watched, step: Step) -> StepResult:
+        nonlocal now
+        # What was launched after this step is not done yet.
+        now = max(now, free - (took[-1][1] if step.plan.step < len(took) else 0.0))
+        return collect(self, step)
+
+    monkeypatch.setattr(Watched, "launch", start)
+    monkeypatch.setattr(Watched, "collect", finish)
+    monkeypatch.setattr("tokenwell.engine.loop.time", SimpleNamespace(perf_counter=lambda: now, monotonic=time.monotonic))
+    busy = Generate("busy", prompt(1, 20), Sampling(temperature=0.0, max_tokens=60))
+    play(loaded, overlap, (1, busy), (9, Generate("long", prompt(2, 100), Sampling(temperature=0.0, max_tokens=2))))
+    beside = [tokens for tokens, _ in took[1:] if tokens]
+    assert sum(beside) >= 99  # a token that is left for a step of its own is none of a prompt
+    assert 18 <= max(beside) <= 22

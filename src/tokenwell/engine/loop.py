@@ -22,6 +22,7 @@ import msgspec
 
 from tokenwell.engine.run.grammar import GrammarError
 from tokenwell.engine.run.worker import Step, Worker
+from tokenwell.engine.schedule.pace import Pace
 from tokenwell.engine.schedule.plan import StepPlan
 from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.channel import EngineChannel
@@ -47,6 +48,9 @@ class Loop:
         self._pulse = pulse
         self._compiling: dict[str, tuple[Generate, Future[LLMatcher]]] = {}  # by request id, oldest first
         self._pending: Step | None = None  # launched and drawn, not collected
+        self._pace = Pace()
+        self._most_beside = scheduler.most_beside
+        self._launched_at = self._booked_at = 0.0  # of the last steps, on time.perf_counter's clock
         self._step_seconds = 0.0
         self._model_seconds = 0.0
 
@@ -63,6 +67,7 @@ class Loop:
             if any(isinstance(message, Shutdown) for message in messages):
                 return
             outputs = self._take(messages) + self._add_compiled()
+            self._scheduler.most_beside = self._pace.tokens(self._most_beside)
             plan = self._scheduler.schedule()
             if plan is None and self._pending is None:
                 if messages or outputs:
@@ -80,10 +85,11 @@ class Loop:
 
     def _advance(self, plan: StepPlan | None, outputs: list[Output]) -> None:
         """Launch `plan`, if there is one, and book the step before it, or `plan` itself without overlap; send `outputs`, too."""
+        launched, self._launched_at = self._launched_at, time.perf_counter()
         step = self._launch(plan) if plan is not None else None
         earlier, self._pending = self._pending, step
         if earlier is not None:
-            outputs += self._book(earlier)
+            outputs += self._book(earlier, launched)
         if self._worker.overlaps:
             self._send(outputs)
         if step is None:
@@ -93,7 +99,7 @@ class Loop:
         self._model_seconds += time.perf_counter() - ran
         if not self._worker.overlaps:
             self._pending = None
-            self._send(outputs + self._book(step))
+            self._send(outputs + self._book(step, self._launched_at))
 
     def _launch(self, plan: StepPlan) -> Step:
         if self._pending is None:
@@ -103,11 +109,15 @@ class Loop:
         self._model_seconds += time.perf_counter() - ran
         return step
 
-    def _book(self, step: Step) -> list[Output]:
-        """Wait for a step's tokens and tell the scheduler."""
+    def _book(self, step: Step, launched: float) -> list[Output]:
+        """Wait for the tokens of a step that was launched at a time, and tell the scheduler."""
         ran = time.perf_counter()
         result = self._worker.collect(step)
-        self._model_seconds += time.perf_counter() - ran
+        done = time.perf_counter()
+        self._model_seconds += done - ran
+        # With overlap a step begins when the one before it is done.
+        self._pace.note(sum(run.count for run in step.plan.run if run.count > 1), done - max(launched, self._booked_at))
+        self._booked_at = done
         self._pulse.step_started = None if self._pending is None else time.monotonic()
         return self._scheduler.apply(result)
 

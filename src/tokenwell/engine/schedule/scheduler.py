@@ -70,6 +70,7 @@ class Scheduler:
         self._blocks = Blocks(groups, num_pages, max_num_batched_tokens, prefix_cache)
         self._longest = max_num_batched_tokens
         self._budget = min(max_num_mixed_tokens or max_num_batched_tokens, max_num_batched_tokens)
+        self.most_beside = self._longest  # prompt tokens of a step in which rows decode, at most; may be changed between steps
         self._max_model_len = max_model_len
         self._prefix_cache = prefix_cache
         self._worth_waiting = max(WORTH_WAITING_TOKENS, *(2 * group.page_tokens for group in groups))
@@ -168,6 +169,8 @@ class Scheduler:
         prefilling = [seq for seq in self._running if len(seq.tokens) + seq.pending - seq.computed > 1]
         decoding = len(self._running) - len(prefilling)
         budget = self._budget - decoding
+        if decoding:
+            budget = min(budget, self.most_beside)
         added, copies = self._admit(prefilling, budget)
         if not self._running:
             return None
