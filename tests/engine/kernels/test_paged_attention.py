@@ -135,7 +135,7 @@ def test_the_kernels_agree_with_the_reference(
     check(case, gpu, seed, host, scratch)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sets=st.lists(st.lists(st.integers(0, 40), min_size=2, max_size=4), max_size=2),  # of each row, what it knows beside its set
     keys=st.tuples(st.integers(1, 9), st.integers(1, 9)),  # pages of a set

@@ -38,7 +38,7 @@ def tables_of(rows: list[list[int]], slots: list[int]) -> PageTables:
     return tables
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(st.integers(1, 2), max_size=5), st.integers(0, 2 * SIZE)), min_size=2, max_size=9),
     st.integers(1, 6 * SIZE),

@@ -66,7 +66,7 @@ def test_a_pause_is_as_long_as_it_may_be(name: str, first: int) -> None:
     assert all(machine.took(tokens) > 0.9 * min(machine.longest, machine.took(8192)) for tokens in long)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     alone=st.floats(0.001, 0.5), more=st.floats(1, 4), each=st.floats(1e-6, 0.02), first=st.integers(1, 5000),
     most=st.sampled_from([256, 2048, 8192]), prompts=st.lists(st.integers(2, 9000), min_size=1, max_size=6),
