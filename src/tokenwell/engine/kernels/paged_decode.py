@@ -113,8 +113,7 @@ def _shares(  # type: ignore[no-untyped-def]
 ):
     """The oldest key of a row, the keys a split, and how many splits have some; the newest key is the first split's.
 
-    Keys before `begin` are not the row's own.
-    A row has `usual` splits, more if they would have over 2048 keys, fewer if under `least`, never more than `splits`.
+    Keys before `begin` are others'. A row has `usual` splits, more if they would have over 2048 keys, fewer if under `least`, never more than `splits`.
     """
     oldest = begin
     if WINDOW > 0:

@@ -59,9 +59,9 @@ class Grammars:
         `alone` is entered meanwhile: the library reads a large vocabulary for seconds, in which no other thread of Python runs.
         """
 
-        def load() -> None:
+        def load() -> tuple[LLTokenizer, int]:
             with alone():
-                self.tokenizer  # noqa: B018
+                return self.tokenizer
 
         self._pool.submit(load)
 
