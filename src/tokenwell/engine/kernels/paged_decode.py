@@ -21,7 +21,7 @@ import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache, Shared
 from tokenwell.engine.kernels import paged_shared
-from tokenwell.engine.kernels.paged_keys import absorb, capped, load_keys, load_queries, scores_of
+from tokenwell.engine.kernels.paged_keys import attend_keys, capped, load_queries
 from tokenwell.engine.kernels.paged_shared import shared_share
 from tokenwell.engine.kernels.tiling import room_bytes
 from tokenwell.engine.platform import accelerator
@@ -88,14 +88,10 @@ def _decode(  # type: ignore[no-untyped-def]
                 v_at + newest_page * v_page + offset * v_token, newest, weight_at, cos_at, sin_at, scale, cap, sinks_at, head,
                 QUERIES, HEAD_DIM, DIM, TILE, CAP, FOLD, HALF, TURNING, TURN,
             )  # fmt: skip
-        for start in tl.range(low, high, BLOCK):
-            keys = start + tl.arange(0, BLOCK)
-            k, v, k_first, k_second = load_keys(
-                k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
-                HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
-            )  # fmt: skip
-            scores = scores_of(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
-            mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
+        mixed, total, largest = attend_keys(
+            mixed, total, largest, q, q_first, q_second, k_at, v_at, table_at, low, high, weight_at, cos_at, sin_at, like,
+            scale, cap, k_page, k_token, v_page, v_token, HEAD_DIM, DIM, CAP, FOLD, HALF, TURNING, TURN, PAGE_TOKENS, BLOCK,
+        )  # fmt: skip
         which = row * KV_HEADS + head
         if (active == 1) & (begin == 0):
             out_place = out_at + (which * QUERIES + query).to(tl.int64)[:, None] * HEAD_DIM + channel[None, :]
@@ -113,7 +109,8 @@ def _shares(  # type: ignore[no-untyped-def]
 ):
     """The oldest key of a row, the keys a split, and how many splits have some; the newest key is the first split's.
 
-    Keys before `begin` are others'. A row has `usual` splits, more if they would have over 2048 keys, fewer if under `least`, never more than `splits`.
+    Keys before `begin` are others'. A row has `usual` splits, more if they would have over 2048 keys, fewer if under `least`,
+    never more than `splits`.
     """
     oldest = begin
     if WINDOW > 0:

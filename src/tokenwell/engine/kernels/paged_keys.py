@@ -71,7 +71,7 @@ def capped(scores, scale, cap, CAP: tl.constexpr):  # type: ignore[no-untyped-de
 
 
 @triton.jit
-def load_keys(  # type: ignore[no-untyped-def]
+def _load_keys(  # type: ignore[no-untyped-def]
     k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
     HEAD_DIM: tl.constexpr, DIM: tl.constexpr, FOLD: tl.constexpr, HALF: tl.constexpr, TURNING: tl.constexpr,
     TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr,
@@ -94,7 +94,7 @@ def load_keys(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def scores_of(  # type: ignore[no-untyped-def]
+def _scores(  # type: ignore[no-untyped-def]
     q, q_first, q_second, k, k_first, k_second, there, scale, cap, CAP: tl.constexpr, FOLD: tl.constexpr
 ):
     """Scores [TILE, keys] in units of log 2; what is not there weighs nothing."""
@@ -117,3 +117,21 @@ def absorb(mixed, total, largest, scores, v):  # type: ignore[no-untyped-def]
     total = total * shrink + tl.sum(weights, 1)
     mixed = tl.dot(weights.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
     return mixed, total, new
+
+
+@triton.jit
+def attend_keys(  # type: ignore[no-untyped-def]
+    mixed, total, largest, q, q_first, q_second, k_at, v_at, table_at, low, high, weight_at, cos_at, sin_at, like, scale, cap,
+    k_page, k_token, v_page, v_token, HEAD_DIM: tl.constexpr, DIM: tl.constexpr, CAP: tl.constexpr, FOLD: tl.constexpr,
+    HALF: tl.constexpr, TURNING: tl.constexpr, TURN: tl.constexpr, PAGE_TOKENS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The keys from `low` up to `high` of a row, all of which all queries see, into the online softmax of `absorb`."""
+    for start in tl.range(low, high, BLOCK):
+        keys = start + tl.arange(0, BLOCK)
+        k, v, k_first, k_second = _load_keys(
+            k_at, v_at, table_at, keys, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
+            HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
+        )  # fmt: skip
+        scores = _scores(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
+        mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
+    return mixed, total, largest

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec
-from tokenwell.engine.kernels.paged_keys import absorb, load_keys, load_queries, scores_of
+from tokenwell.engine.kernels.paged_keys import attend_keys, load_queries
 from tokenwell.engine.kernels.tiling import Tiling
 
 MOST_SPLITS = 32
@@ -89,14 +89,10 @@ def attend_shared(  # type: ignore[no-untyped-def]
         largest = tl.full([ROWS * PACKED], -1e30, tl.float32)
         total = tl.zeros([ROWS * PACKED], tl.float32)
         mixed = tl.zeros([ROWS * PACKED, DIM], tl.float32)
-        for start in tl.range(low, high, BLOCK):
-            at = start + tl.arange(0, BLOCK)
-            k, v, k_first, k_second = load_keys(
-                k_at, v_at, table_at, at, high, weight_at, cos_at, sin_at, like, k_page, k_token, v_page, v_token,
-                HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
-            )  # fmt: skip
-            scores = scores_of(q, q_first, q_second, k, k_first, k_second, at < high, scale, cap, CAP, FOLD)
-            mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
+        mixed, total, largest = attend_keys(
+            mixed, total, largest, q, q_first, q_second, k_at, v_at, table_at, low, high, weight_at, cos_at, sin_at, like,
+            scale, cap, k_page, k_token, v_page, v_token, HEAD_DIM, DIM, CAP, FOLD, HALF, TURNING, TURN, PAGE_TOKENS, BLOCK,
+        )  # fmt: skip
         part = ((row * KV_HEADS + head) * parts + parts - splits + split).to(tl.int64) * QUERIES + query
         tl.store(partial_at + part[:, None] * HEAD_DIM + channel[None, :], mixed, mask=present)
         tl.store(totals_at + 2 * part, largest, mask=there)
