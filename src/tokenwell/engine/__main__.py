@@ -65,7 +65,7 @@ def _serve(spec: EngineSpec, channel: EngineChannel) -> None:
         loaded.worker.grammars.prepare(partial(pulse.quiet, _QUIET_S))
         loop = Loop(channel, scheduler_for(loaded.ready, spec.prefix_cache), loaded.worker, loaded.ready.vocab_size, pulse)
         loop.run()
-        loaded.worker.graphs = None  # recorded steps hold on to the transport between ranks, which is closed next
+        loaded.worker.forget_recordings()  # the transport is closed next
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -83,6 +85,21 @@ def test_what_cannot_be_recorded_is_launched(tiny: Tiny, prompts: str, monkeypat
     assert answers(loaded, requests) == plain
     assert loaded.worker.prompt_graphs is None
     assert loaded.worker.graphs is not None  # tokens alone can be
+
+
+def test_recordings_of_all_kinds_can_be_forgotten(tiny: Tiny, prompts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the transport between ranks is closed."""
+    monkeypatch.setattr(loading, "_recorded_beside", lambda device, step_tokens: Beside(step_tokens, 1))
+    loaded = load(EngineSpec(str(tiny("qwen3")), "", "", device=prompts, dtype="float32", max_model_len=128, kv_cache_gib=0.02))
+    worker = loaded.worker
+    kinds = [weakref.ref(kind) for kind in (worker.graphs, worker.prompt_graphs, worker.shared_graphs) if kind is not None]
+    assert len(kinds) == 3
+    while worker.prepare():
+        pass
+    worker.forget_recordings()
+    gc.collect()
+    assert [kind() for kind in kinds] == [None] * 3
+    answers(loaded, [Generate("a", [5, 6, 7], Sampling(max_tokens=4))])
 
 
 def test_prompts_whose_log_probabilities_are_wanted_are_launched(tiny: Tiny, prompts: str) -> None:

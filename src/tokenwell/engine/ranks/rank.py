@@ -39,7 +39,7 @@ def serve(rank: int, store: Path, spec: EngineSpec, channel: RankChannel) -> Non
     enter("serving")
     for plan in channel.plans():
         worker.draw(worker.launch(plan))
-    worker.graphs = None  # recorded steps hold on to the transport
+    worker.forget_recordings()  # the transport is closed next
     from tokenwell.engine.run.parallel import disconnect
 
     disconnect()

@@ -9,7 +9,9 @@ the next step may be launched before an earlier one is collected: the tokens in 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +38,9 @@ from tokenwell.wire.messages import TokenLogprob
 
 log = logging.getLogger("tokenwell.engine")
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
 # Logits are float32 over the whole vocabulary: a long prompt's are described in pieces of so many rows.
 _DESCRIBED_ROWS = 64
 _CPU_RECORDED_ROWS = 16  # beyond that arithmetic takes longer than Python
@@ -50,6 +55,18 @@ class Beside:
 
 
 NOTHING = Beside()
+
+
+class Recorded(Protocol[T_co]):
+    """Recordings of one kind of step."""
+
+    what: str  # in words
+
+    def has(self, work: Sequence[Work]) -> bool:
+        """Whether the step of `work` is recorded."""
+
+    def run(self, work: Sequence[Work]) -> T_co | None:
+        """Queue it, recording it first where that pays; None when it has to be launched."""
 
 
 @dataclass(slots=True)
@@ -112,6 +129,10 @@ class Worker:
     def forget_rows(self) -> None:
         """Empty every slot, for a scheduler that starts afresh."""
         self.rows.clear()
+
+    def forget_recordings(self) -> None:
+        """Launch all steps from now on; recordings hold on to the transport between ranks."""
+        self.graphs = self.prompt_graphs = self.shared_graphs = None
 
     @torch.inference_mode()
     def prepare(self) -> bool:
@@ -197,7 +218,7 @@ class Worker:
             if logits is not None:
                 step.logits = logits if len(wanted) == len(work) else self._pick(logits, wanted)
             return logits is not None
-        replayed = self._replay_prompts(work)
+        replayed = self._replayed(self.prompt_graphs, work)
         if replayed is None:
             return False
         hidden, places = replayed
@@ -206,40 +227,28 @@ class Worker:
         return True
 
     def _replay_decode(self, work: list[Work]) -> torch.Tensor | None:
-        """Logits of single tokens by a recorded step; None when that cannot be recorded, which is not tried again."""
+        """Logits of single tokens by a recorded step; None when there is none."""
         if self.graphs is None or len(work) > self.graphs.sizes[-1]:
             return None
-        for kind in (self.shared_graphs, self.graphs):
-            if kind is None:
-                continue
-            try:
-                logits = kind.run(work)
-            except RuntimeError as error:
-                if kind.has(work):
-                    raise
-                self._stop_recording(kind, error)
-                continue
-            if logits is not None:
-                return logits
-        return None
+        logits = self._replayed(self.shared_graphs, work)
+        return self._replayed(self.graphs, work) if logits is None else logits
 
-    def _replay_prompts(self, work: list[Work]) -> tuple[torch.Tensor, list[int]] | None:
-        """As `PromptGraphs.run`; None, too, when the step cannot be recorded, which is not tried again."""
-        graphs = self.prompt_graphs
-        if graphs is None:
+    def _replayed(self, kind: Recorded[T] | None, work: list[Work]) -> T | None:
+        """What a kind of recordings makes of `work`; None, too, when that cannot be recorded, which is not tried again."""
+        if kind is None:
             return None
         try:
-            return graphs.run(work)
+            return kind.run(work)
         except RuntimeError as error:
-            if graphs.has(work):
+            if kind.has(work):
                 raise
-            self._stop_recording(graphs, error)
+            self._stop_recording(kind, error)
             return None
 
-    def _stop_recording(self, kind: DecodeGraphs | PromptGraphs | SharedGraphs, error: RuntimeError) -> None:
+    def _stop_recording(self, kind: Recorded[Any], error: RuntimeError) -> None:
         log.warning("%s are not recorded: %s", kind.what, str(error).splitlines()[0])
         if kind is self.graphs:
-            self.graphs = self.prompt_graphs = self.shared_graphs = None
+            self.forget_recordings()
         elif kind is self.prompt_graphs:
             self.prompt_graphs = None
         else:
