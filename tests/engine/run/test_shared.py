@@ -17,6 +17,8 @@ from tests.engine.run.recorded import NAMES, Repeated, answers
 from tokenwell.engine import load as loading
 from tokenwell.engine.load import Loaded, load
 from tokenwell.engine.run import shared_graphs, spare
+from tokenwell.engine.run.batch import Work
+from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.shared import SETS, SharedPages, best_set, shared_pages
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.engine.run.worker import Beside
@@ -38,6 +40,11 @@ def tables_of(rows: list[list[int]], slots: list[int]) -> PageTables:
     return tables
 
 
+def work_of(slots: list[int], starts: list[int]) -> list[Work]:
+    """Rows of one token each, behind so many others."""
+    return [Work(Row(slot, [], 0, Sampling()), start, 1, 1) for slot, start in zip(slots, starts, strict=True)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(st.integers(1, 2), max_size=5), st.integers(0, 2 * SIZE)), min_size=2, max_size=9),
@@ -47,11 +54,11 @@ def tables_of(rows: list[list[int]], slots: list[int]) -> PageTables:
 def test_what_is_told_is_shared(rows: list[tuple[list[int], int]], worth: int, chance: Any) -> None:
     """Pages are numbers that stand for a prefix: the same number at the same place after the same numbers before."""
     paths = [[sum(page * 3**place for place, page in enumerate(path[: end + 1])) for end in range(len(path))] for path, _ in rows]
-    starts = np.array([len(path) * SIZE + extra for path, extra in rows])
+    starts = [len(path) * SIZE + extra for path, extra in rows]
     own = iter(range(1000, 2000))  # what a row has alone, the page that it writes to included
     pages = [path + [next(own) for _ in range(extra // SIZE + 1)] for path, (_, extra) in zip(paths, rows, strict=True)]
     slots = chance.sample(range(12), len(rows))
-    found = SharedPages(tables_of(pages, slots), 1, SIZE, worth).find(np.array(slots, dtype=np.int32), starts)
+    found = SharedPages(tables_of(pages, slots), 1, SIZE, worth).find(work_of(slots, starts))
     alike = {first: len(list(some)) for first, some in groupby(sorted(path[0] for path in paths if path))}
     if found is None:
         assert all((count - 1) * SIZE < worth for count in alike.values()), "rows that share a page are a set of their own"
@@ -82,21 +89,20 @@ def test_the_set_that_saves_most_is_taken() -> None:
 def test_rows_are_looked_at_again_when_one_has_come_or_gone() -> None:
     tables = tables_of([[1, 2, 3], [1, 2, 4], [8, 9]], [0, 1, 2])
     pages = SharedPages(tables, 1, SIZE, 1)
-    slots, starts = np.array([0, 1, 2], dtype=np.int32), np.array([9, 9, 5])
-    first = pages.find(slots, starts)
+    first = pages.find(work_of([0, 1, 2], [9, 9, 5]))
     assert first is not None and first[0].tolist() == [8, 8, 0]
     tables.append(1, [[], [11]])
-    assert pages.find(slots, starts + 4) is first
+    assert pages.find(work_of([0, 1, 2], [13, 13, 9])) is first
     tables.place(2, [[], [1, 2, 7]])
-    after = pages.find(slots, np.array([13, 13, 9]))
+    after = pages.find(work_of([0, 1, 2], [13, 13, 9]))
     assert after is not None and after[0].tolist() == [8, 8, 8]
-    assert pages.find(np.array([0], dtype=np.int32), np.array([13])) is None
+    assert pages.find(work_of([0], [13])) is None
 
 
 def test_more_sets_than_there_is_room_for_are_served_row_by_row() -> None:
     rows = [[index // 2 + 1, 100 + index] for index in range(2 * SETS + 4)]
     slots = list(range(len(rows)))
-    found = SharedPages(tables_of(rows, slots), 1, SIZE, 1).find(np.array(slots, dtype=np.int32), np.full(len(rows), SIZE + 1))
+    found = SharedPages(tables_of(rows, slots), 1, SIZE, 1).find(work_of(slots, [SIZE + 1] * len(rows)))
     assert found is not None
     assert np.count_nonzero(found[0]) == 2 * SETS
 

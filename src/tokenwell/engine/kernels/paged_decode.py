@@ -251,10 +251,10 @@ def paged_decode(
         visible = longest if spec.window is None else min(longest, spec.window)
         processors = accelerator.processors(device)
         cut = cut_for(rows, spec.kv_heads, dim, cache.v.dtype.itemsize, visible, processors)
-    together = paged_shared.tiling_for(spec, cache.v.dtype.itemsize, room_bytes(device))
     packed = triton.next_power_of_2(queries)
-    others = 0
+    together, others = None, 0
     if shared is not None:
+        together = paged_shared.tiling_for(spec, cache.v.dtype.itemsize, room_bytes(device))
         others = paged_shared.splits_for(rows, spec.kv_heads, together.tile // packed, accelerator.processors(device))
     parts = cut.splits + others
     partial = totals = out
@@ -276,7 +276,7 @@ def paged_decode(
     }  # fmt: skip
     folded = (fold and fold.weight, fold and fold.cos, fold and fold.sin)
     strides = (k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2))
-    if shared is not None:
+    if shared is not None and together is not None:
         tiles = triton.cdiv(rows, together.tile // packed) + len(shared.sets)
         paged_shared.attend_shared[(spec.kv_heads, tiles, others)](
             q, q.stride(0), k, v, table, table.stride(0), shared.sets, shared.members, *folded, partial, totals,
@@ -296,5 +296,5 @@ def paged_decode(
         _merge[(rows * spec.heads, triton.cdiv(spec.head_dim, part))](
             out, lengths, begins, partial, totals, cache.v_scale, cut.splits, cut.usual, cut.least, parts,
             HEADS=spec.heads, PART=part, WIDTH=next(width for width in _WIDTHS if width >= parts), WINDOW=spec.window or 0,
-            BLOCK=cut.block, SHARED_BLOCK=together.block, num_warps=4, **every,
+            BLOCK=cut.block, SHARED_BLOCK=together.block if together else 1, num_warps=4, **every,
         )  # fmt: skip

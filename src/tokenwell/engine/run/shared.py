@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tokenwell.engine.run.batch import Work
 from tokenwell.engine.run.tables import PageTables
 from tokenwell.wire.cache import KvGroup
 
@@ -49,22 +50,23 @@ class SharedPages:
         self._tables = tables
         self._page_tokens = page_tokens
         self._worth = worth_tokens
-        self._seen: tuple[int, bytes] | None = None
+        self._seen: tuple[int, list[int]] | None = None
         self._found: list[np.ndarray] | None = None
 
     def arrays(self, size: int) -> list[np.ndarray]:
         """Shared keys [size], members [size] and sets [SETS, 4] of rows that share nothing, all int32."""
         return [np.zeros(size, dtype=np.int32), np.zeros(size, dtype=np.int32), np.zeros((SETS, 4), dtype=np.int32)]
 
-    def find(self, slots: np.ndarray, starts: np.ndarray) -> list[np.ndarray] | None:
-        """As `arrays`, for rows in `slots` [rows] that have `starts` [rows] tokens each; None where it is not worth it."""
-        seen = (self._tables.placed, slots.tobytes())
+    def find(self, work: Sequence[Work]) -> list[np.ndarray] | None:
+        """As `arrays`, for the rows of `work`, one token each; None where it is not worth it."""
+        seen = (self._tables.placed, [item.row.slot for item in work])
         if seen != self._seen:
-            self._seen, self._found = seen, self._search(slots, starts)
+            self._seen, self._found = seen, self._search(work)
         return self._found
 
-    def _search(self, slots: np.ndarray, starts: np.ndarray) -> list[np.ndarray] | None:
-        whole = starts // self._page_tokens
+    def _search(self, work: Sequence[Work]) -> list[np.ndarray] | None:
+        slots = np.array([item.row.slot for item in work])
+        whole = np.array([item.start for item in work]) // self._page_tokens
         table = self._tables.host[self.group]
         firsts = table[slots, 0]
         pages, counts = np.unique(firsts[whole > 0], return_counts=True)

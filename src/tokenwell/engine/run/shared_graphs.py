@@ -64,8 +64,7 @@ class SharedGraphs:
         """As `DecodeGraphs.run`; None where nothing worth it is shared, or what is cannot be recorded."""
         if self._trusted is False or len(work) < 2:
             return None
-        slots = np.array([item.row.slot for item in work], dtype=np.int32)
-        found = self._pages.find(slots, np.array([item.start for item in work], dtype=np.int64))
+        found = self._pages.find(work)
         if found is None:
             return None
         recording = self._recordings.get(Sharing(self._decode.size_for(len(work))))
