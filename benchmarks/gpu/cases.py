@@ -24,11 +24,11 @@ class Case:
     gate_ms: Mapping[int, float] = field(default_factory=dict)  # what we must reach
     prefill_tok_s: Mapping[int, float] = field(default_factory=dict)  # vLLM's, by tokens in all
 
-    def spec(self, device: str, **limits: int | float | bool | None) -> EngineSpec:
+    def spec(self, device: str, prefix_cache: bool = False, **limits: int | float | bool | None) -> EngineSpec:
         """The order for an engine with random weights of this shape."""
         return EngineSpec(
             str(self.config), "", "", device=device, load_format="dummy", quantization=self.quantization,
-            kv_cache_dtype=self.kv_cache_dtype, prefix_cache=False, **limits,  # type: ignore[arg-type]
+            kv_cache_dtype=self.kv_cache_dtype, prefix_cache=prefix_cache, **limits,  # type: ignore[arg-type]
         )  # fmt: skip
 
 

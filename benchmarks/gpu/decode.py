@@ -25,7 +25,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
     """All batch sizes of one model."""
     most = max(options.batch)
     spec = case.spec(
-        options.device, max_num_seqs=most, max_model_len=options.prompt + options.tokens,
+        options.device, prefix_cache=options.equal_prompts, max_num_seqs=most, max_model_len=options.prompt + options.tokens,
         max_num_batched_tokens=max(8192, most), graphs=not options.no_graphs,
     )  # fmt: skip
     engine = Engine(spec)
@@ -60,7 +60,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         print(json.dumps(line), flush=True)
         lines.append(line)
         if options.profile:
-            print(profile.table(engine, batch, options.prompt), flush=True)
+            print(profile.table(engine, _prompts(engine, batch, options, seed=99)), flush=True)
     return lines
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tokenwell.engine.load import Loaded, load, scheduler_for, warm_up
 from tokenwell.engine.schedule.plan import StepPlan
+from tokenwell.engine.schedule.scheduler import Scheduler
 from tokenwell.wire.messages import Generate, Output
 from tokenwell.wire.sampling import Sampling
 from tokenwell.wire.spec import EngineSpec
@@ -77,15 +78,25 @@ class Engine:
         return [[chance.randrange(self.ready.vocab_size) for _ in range(length)] for _ in range(count)]
 
     def greedy(self, prompts: Sequence[list[int]], tokens: int) -> Run:
-        """Continue all prompts at once by `tokens` tokens."""
-        return self.run(
-            [Generate(str(index), prompt, Sampling(temperature=0.0, max_tokens=tokens)) for index, prompt in enumerate(prompts)]
-        )
+        """Continue all prompts at once by `tokens` tokens; equal ones are in the prefix cache, so that they stay in step."""
+        asked = [
+            Generate(str(index), prompt, Sampling(temperature=0.0, max_tokens=tokens)) for index, prompt in enumerate(prompts)
+        ]
+        if len(prompts) < 2 or any(prompt != prompts[0] for prompt in prompts):
+            return self.run(asked)
+        return self.run(asked, Generate("first", prompts[0], Sampling(temperature=0.0, max_tokens=1)))
 
-    def run(self, requests: Sequence[Generate]) -> Run:
-        """Serve the requests, all of them there from the beginning."""
+    def run(self, requests: Sequence[Generate], before: Generate | None = None) -> Run:
+        """Serve the requests, all of them there from the beginning, once `before` is done, which is not counted."""
         scheduler = scheduler_for(self.ready, self._prefix_cache)
         self.worker.forget_rows()
+        if before is not None:
+            self._serve(scheduler, [before])
+        run = self._serve(scheduler, requests)
+        scheduler.check()
+        return run
+
+    def _serve(self, scheduler: Scheduler, requests: Sequence[Generate]) -> Run:
         run = Run(time.perf_counter())
         for request in requests:
             refused = scheduler.add(request)
@@ -108,5 +119,4 @@ class Engine:
                 continue
             outputs = scheduler.apply(worker.collect(step))
             run.steps.append(Came(time.perf_counter(), step.plan, outputs))
-        scheduler.check()
         return run

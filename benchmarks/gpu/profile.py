@@ -10,10 +10,9 @@ _STEPS = 20
 _NAME = 72  # characters of a kernel's name
 
 
-def table(engine: Engine, batch: int, prompt: int, rows: int = 30) -> str:
+def table(engine: Engine, prompts: list[list[int]], rows: int = 30) -> str:
     """Kernels with their calls and microseconds a step, the slowest first, and the sum."""
     device = engine.worker.device.type
-    prompts = engine.prompts(batch, prompt, seed=99)
     engine.greedy(prompts, _STEPS + 4)
     kinds = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
     # What the profiler sees of prefill is taken away again: a run of one token has nothing else.

@@ -92,6 +92,7 @@ def built(
     monkeypatch.setattr(builds, "kernels_reason_not", lambda device: None)
     monkeypatch.setattr(builds, "choose_backend", lambda spec, device: (TritonAttention(), Choice("", "triton", "")))
     monkeypatch.setattr(builds, "try_first", lambda specs, device: None)
+    monkeypatch.setattr(builds, "sharing_disagreement", lambda backend, spec, device: None)
     (folder / "config.json").write_text(json.dumps(config))
     checkpoint = Shapes.open(folder)
     raw, entry = Raw(checkpoint.config), registry.find(checkpoint.config)

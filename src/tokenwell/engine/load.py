@@ -124,6 +124,9 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
     if spec.graphs and not graphs and device.type != "cpu":
         choices.append(Choice("recorded steps", "off", "attention that is not ours asks the host how long rows are"))
     beside = _recorded_beside(device, limits.max_num_batched_tokens)
+    (shares,) = ranks.least([int(build.shares)])  # what one reads for each row, all do
+    if not shares:
+        beside = replace(beside, shared_bytes=0)
     worker = made_of.worker(limits.num_pages, limits.max_num_seqs, limits.max_model_len, graphs, beside, limits.step_bytes)
     cards = platform.describe() if ranks.world == 1 else f"{ranks.world} x {platform.describe()}"
     ready = Ready(

@@ -11,7 +11,7 @@ from tokenwell.engine.attention import choose
 from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.attention.sdpa import SdpaAttention
 from tokenwell.engine.attention.spec import FP8, AttentionSpec, LayerCache
-from tokenwell.engine.attention.trial import disagreement, try_out
+from tokenwell.engine.attention.trial import disagreement, sharing_disagreement, try_out
 from tokenwell.engine.run.batch import Batch
 
 CPU = torch.device("cpu")
@@ -87,3 +87,30 @@ def test_several_kinds_of_layers_are_tried_at_once(monkeypatch: pytest.MonkeyPat
     assert asked == [], "nothing is compared on a CPU"
     choose.try_first(specs, torch.device("meta"))
     assert asked == [[(wrong, spec) for spec in specs]]
+
+
+class Sharing(ReferenceAttention):
+    """Right, and wrong by `factor` where rows share pages."""
+
+    name = "triton"
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def attend(
+        self, spec: AttentionSpec, q: torch.Tensor, cache: LayerCache, batch: Batch, group: int, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
+        out = super().attend(spec, q, cache, batch, group, sinks)
+        return out if batch.shared is None else out * self.factor
+
+
+def test_a_backend_that_is_wrong_only_where_rows_share_pages_reads_them_for_each_row(caplog: pytest.LogCaptureFixture) -> None:
+    full, sliding = (AttentionSpec(4, 2, 16, 0.25, window=window) for window in (None, 5))
+    right, wrong = Sharing(1.0), Sharing(1.01)
+    assert sharing_disagreement(right, full, CPU) is None
+    with caplog.at_level(logging.WARNING):
+        assert "off by 0.01" in str(sharing_disagreement(wrong, full, CPU))
+    assert ["pages that rows share are read for each of them" in record.message for record in caplog.records] == [True]
+    assert disagreement(wrong, full, CPU) is None
+    assert sharing_disagreement(right, sliding, CPU) == "it reads pages for each row"
+    assert sharing_disagreement(SdpaAttention(), full, CPU) == "it reads pages for each row"

@@ -19,7 +19,7 @@ interpreter.complete()
 subnormal.correct()
 
 LIMIT = 1.5
-WIDE = Tiling(128, 8, registers=128, narrower=2, columns=128)
+EVERY = ((), (Tiling(8, repeat=2), Tiling(64, 8, 3)), (Tiling(32, registers=96, narrower=True), None), (None, Tiling(16)))
 
 
 def test_places_are_a_permutation_of_each_group() -> None:
@@ -69,8 +69,8 @@ def test_the_products_compile_for_hopper() -> None:
 def test_products(gpu: torch.device, tokens: int, experts: int, top: int, dim: int, width: int) -> None:
     assert experts_hopper.reason_not(gpu, "swiglu_clamped") is None
     given = case(gpu, "mxfp4", "swiglu_clamped", torch.bfloat16, tokens, experts, top, dim, width)
-    for tiles in (None, (Tiling(8, repeat=2), Tiling(64, 8, 3)), (WIDE, WIDE)):
-        actual = experts_hopper.experts_hopper(*given, limit=LIMIT, tiles=tiles)
+    for tiles in EVERY:
+        actual = experts_hopper.experts_hopper(*given, limit=LIMIT, tiles=tiles or None)
         for some in (slice(8), slice(-8, None)):  # the first and the last rounds
             checked = (given[0][some], given[1][some], given[2][some], *given[3:])
             close(actual[some], reference(checked), 8e-3)
@@ -83,6 +83,6 @@ def test_experts_that_everybody_chooses(gpu: torch.device, tokens: int) -> None:
     x, chosen, *rest = case(gpu, "mxfp4", "swiglu_clamped", torch.bfloat16, tokens, 32, 4, 544, 288)
     chosen = chosen[:1].expand(tokens, 4).contiguous()
     chosen[tokens // 2] = (chosen[0] + 1) % 32
-    for tiles in (None, (Tiling(8), Tiling(64, 8, 3)), (WIDE, WIDE)):
-        actual = experts_hopper.experts_hopper(x, chosen, *rest, limit=LIMIT, tiles=tiles)
+    for tiles in EVERY:
+        actual = experts_hopper.experts_hopper(x, chosen, *rest, limit=LIMIT, tiles=tiles or None)
         close(actual, reference((x, chosen, *rest)), 8e-3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +15,7 @@ from tests.engine.run.recorded import NAMES, Repeated, answers
 
 from tokenwell.engine import load as loading
 from tokenwell.engine.load import Loaded, load
-from tokenwell.engine.run import shared_graphs, spare
+from tokenwell.engine.run import spare
 from tokenwell.engine.run.batch import Work
 from tokenwell.engine.run.rows import Row
 from tokenwell.engine.run.shared import SETS, SharedPages, best_set, shared_pages
@@ -148,29 +147,12 @@ def test_shared_pages_change_no_token(name: str, tiny: Tiny, sharing: str) -> No
     graphs = loaded.worker.shared_graphs
     assert graphs is not None
     assert answers(loaded, requests(9)) == plain
-    assert graphs.made and graphs._trusted
+    assert graphs.made
     while loaded.worker.prepare():
         pass
-    assert graphs.made == [size for size in loaded.worker.graphs.sizes if size > 1]  # type: ignore[union-attr]
+    assert sorted(graphs.made) == [size for size in loaded.worker.graphs.sizes if size > 1]  # type: ignore[union-attr]
     loaded.worker.forget_rows()
     assert answers(loaded, requests(9)) == plain
-
-
-def test_what_says_something_else_is_not_trusted(
-    tiny: Tiny, sharing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Wrong(shared_graphs.SharedGraphs):
-        def _step(self, shape: shared_graphs.Sharing) -> torch.Tensor:
-            return super()._step(shape).flip(1)
-
-    plain = answers(loaded_with(tiny("qwen3"), sharing, graphs=False), requests(6))
-    monkeypatch.setattr("tokenwell.engine.run.worker.SharedGraphs", Wrong)
-    loaded = loaded_with(tiny("qwen3"), sharing)
-    caplog.set_level(logging.WARNING, "tokenwell.engine")
-    assert answers(loaded, requests(6)) == plain
-    assert ["reading them once is off by" in record.message for record in caplog.records] == [True]
-    assert loaded.worker.shared_graphs is not None
-    assert not loaded.worker.shared_graphs.record_next()
 
 
 def test_what_cannot_be_recorded_is_served_row_by_row(tiny: Tiny, sharing: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,13 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels import experts_many
+from tokenwell.engine.platform import accelerator
 from tokenwell.engine.weights.experts import ExpertMatrix
 
 GROUP = 128  # columns whose order is changed among themselves
 FEW_SLOTS = 8  # up to here `experts_few` is faster
 MANY_TOKENS = 8192  # up to here this is faster than `experts_grouped`
+_STEP = 256  # columns of inputs and weights at a time
 _COUNTED_SLOTS = 4096  # more are sorted first: each would count those before it
 
 
@@ -26,8 +28,7 @@ _COUNTED_SLOTS = 4096  # more are sorted first: each would count those before it
 class Tiling:
     """`slots` inputs times 16 * `repeat` rows a warp at a time; `stages` steps of both are on their way.
 
-    Where an expert has few slots, half as many at a time, `narrower` times (up to twice). `columns`: of inputs on their way at
-    once, 256 as of weights, or 128.
+    `narrower`: half as many inputs at a time where an expert has few slots.
     """
 
     slots: int
@@ -35,8 +36,7 @@ class Tiling:
     stages: int = 2
     repeat: int = 1
     registers: int | None = None  # a thread at most; None leaves it to the compiler
-    narrower: int = 0
-    columns: int = 256
+    narrower: bool = False
 
 
 def place_of(column: torch.Tensor) -> torch.Tensor:
@@ -144,47 +144,55 @@ def reason_not(device: torch.device, kind: str) -> str | None:
 
 # As measured for gpt-oss-20b on an H200, by the slots that an expert has on average: often it has twice as many.
 _TILINGS = (
-    (2, Tiling(8)), (8, Tiling(16)), (16, Tiling(32, registers=96, narrower=1)),
+    (2, Tiling(8)), (8, Tiling(16)), (16, Tiling(32, registers=96, narrower=True)),
 )  # fmt: skip
-_WIDE = Tiling(128, 8, registers=128, narrower=2, columns=128)
+_WIDE_SLOTS, _WIDE_UNITS, _WIDE_STAGES = 128, 32, 2  # units: rows of either half that a group of warps multiplies
 
 
-def tiling(experts: int, slots: int) -> Tiling:
-    """How products of `slots` inputs in all are cut."""
-    return next((tile for most, tile in _TILINGS if slots <= most * experts), _WIDE)
+def tiling(experts: int, slots: int) -> Tiling | None:
+    """How products of `slots` inputs in all are cut by `experts_hopper_narrow`; None: they are `experts_hopper_wide`'s."""
+    return next((tile for most, tile in _TILINGS if slots <= most * experts), None)
 
 
 def _multiply(
-    weight: ExpertMatrix, inputs: torch.Tensor, starts: torch.Tensor, y: torch.Tensor, limit: float | None, tile: Tiling
+    weight: ExpertMatrix, inputs: torch.Tensor, starts: torch.Tensor, y: torch.Tensor, limit: float | None, tile: Tiling | None
 ) -> None:
     """Inputs times the rows of their experts into y [slots, columns]; with a limit the gated activation of the rows' halves."""
     from triton.experimental.gluon import language as gl
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-    from tokenwell.engine.kernels import experts_hopper_code  # which not every Triton can import
+    from tokenwell.engine.kernels import experts_hopper_narrow, experts_hopper_wide  # which not every Triton can import
+
+    def rows(*slots: int) -> list[TensorDescriptor]:
+        layout = gl.NVMMASharedLayout(128, 16, 2)
+        return [TensorDescriptor.from_tensor(inputs, [some, _STEP], layout) for some in slots]
 
     width = weight.rows // 2
-    units = 8 * tile.warps * tile.repeat
     codes = weight.codes.view(2 * weight.experts, width, weight.codes.shape[2])
+    units = 8 * tile.warps * tile.repeat if tile else _WIDE_UNITS
     words = TensorDescriptor.from_tensor(codes, [2, units, 32], gl.NVMMASharedLayout(128, 32, 3))
-    rows = [
-        TensorDescriptor.from_tensor(inputs, [tile.slots >> narrower, tile.columns], gl.NVMMASharedLayout(128, 16, 2))
-        if narrower <= tile.narrower else None
-        for narrower in range(3)
-    ]  # fmt: skip
     pdl, extra = experts_many.launch_options(inputs)
-    later = (len(inputs) - 1) // tile.slots  # rounds behind the first of an expert, at most
-    experts_hopper_code.product[(triton.cdiv(width, units), weight.experts + later)](
-        words, *rows, weight.scales, weight.bias, starts, y, y.stride(0), width, limit or 0.0,
-        EXPERTS=weight.experts, IN=weight.columns, GATED=limit is not None, STAGES=tile.stages,
-        EARLY=len(inputs) >= 4 * weight.experts, PDL=pdl, num_warps=tile.warps, maxnreg=tile.registers, **extra,
+    shape = {"EXPERTS": weight.experts, "IN": weight.columns, "GATED": limit is not None, "PDL": pdl, **extra}
+    later = (len(inputs) - 1) // (tile.slots if tile else _WIDE_SLOTS)  # rounds behind the first of an expert, at most
+    given = (weight.scales, weight.bias, starts, y, y.stride(0))
+    if tile is None:
+        tiles = triton.cdiv(width, experts_hopper_wide.GROUPS.value * units)
+        programs = min(accelerator.processors(inputs.device), tiles * (weight.experts + later))
+        experts_hopper_wide.product[(programs,)](
+            words, *rows(_WIDE_SLOTS, _WIDE_SLOTS // 2, _WIDE_SLOTS // 4), *given, tiles, width, limit or 0.0,
+            STAGES=_WIDE_STAGES, num_warps=4, **shape,
+        )  # fmt: skip
+        return
+    experts_hopper_narrow.product[(triton.cdiv(width, units), weight.experts + later)](
+        words, *rows(tile.slots), *(rows(tile.slots // 2) if tile.narrower else [None]), *given, width, limit or 0.0,
+        STAGES=tile.stages, EARLY=len(inputs) >= 4 * weight.experts, num_warps=tile.warps, maxnreg=tile.registers, **shape,
     )  # fmt: skip
 
 
 def experts_hopper(
     x: torch.Tensor, chosen: torch.Tensor, share: torch.Tensor, gate_up: ExpertMatrix, down: ExpertMatrix, kind: str, *,
     limit: float = 0.0, residual: torch.Tensor | None = None, dtype: torch.dtype | None = None, first: int = 0,
-    tiles: tuple[Tiling, Tiling] | None = None,
+    tiles: tuple[Tiling | None, Tiling | None] | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Like `experts_few`, for any number of tokens and the kind "swiglu_clamped"."""
     slots, width = chosen.numel(), down.columns

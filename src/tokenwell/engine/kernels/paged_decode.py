@@ -28,7 +28,8 @@ from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
 _MOST_SPLITS = 64
-_WIDTHS = (16, 64, 128)  # of what is merged
+_WIDTHS = (4, 16, 64, 128)  # of what is merged
+_MERGED = 8192  # numbers that one program merges at most
 
 
 # Numbers that change with the batch are no constants: one compilation serves all batch sizes that a model's graphs have.
@@ -163,19 +164,23 @@ def _newest(  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=_CHANGING)
 def _merge(  # type: ignore[no-untyped-def]
     out_at, lengths_at, shared_at, partial_at, totals_at, v_scale, splits, usual, least, parts,
-    HEADS: tl.constexpr, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, PART: tl.constexpr, WINDOW: tl.constexpr,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, SHARED_BLOCK: tl.constexpr, PDL: tl.constexpr,
+    KV_HEADS: tl.constexpr, QUERIES: tl.constexpr, HEAD_DIM: tl.constexpr, SOME: tl.constexpr, PART: tl.constexpr,
+    WINDOW: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, SHARED_BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Program (i, j): channels j * PART .. of query head i % HEADS in row i // HEADS, where the row has several parts."""
+    """Program (i, q, c): channels c * PART .. of queries q * SOME .. of key head i % KV_HEADS in row i // KV_HEADS.
+
+    Only where the row has several parts, WIDTH at most.
+    """
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
     which = tl.program_id(0)
-    channel = tl.program_id(1) * PART + tl.arange(0, PART)
+    query = tl.program_id(1) * SOME + tl.arange(0, SOME)
+    channel = tl.program_id(2) * PART + tl.arange(0, PART)
     split = tl.arange(0, WIDTH)
     begin = 0
     if shared_at is not None:
-        begin = tl.load(shared_at + which // HEADS)
-    _, _, active = _shares(tl.load(lengths_at + which // HEADS) - 1, begin, splits, usual, least, WINDOW, BLOCK)
+        begin = tl.load(shared_at + which // KV_HEADS)
+    _, _, active = _shares(tl.load(lengths_at + which // KV_HEADS) - 1, begin, splits, usual, least, WINDOW, BLOCK)
     if PDL:
         tl.extra.cuda.gdc_wait()
     if (active > 1) | (begin > 0):
@@ -183,15 +188,17 @@ def _merge(  # type: ignore[no-untyped-def]
         if shared_at is not None:
             _, others = shared_share(begin, parts - splits, SHARED_BLOCK)
             there |= (split >= splits) & (split < splits + others)
-        part = (which // QUERIES * parts + split) * QUERIES + which % QUERIES
-        tops = tl.load(totals_at + 2 * part, mask=there, other=-1e30)
-        sums = tl.load(totals_at + 2 * part + 1, mask=there, other=0.0)
-        inside = there[:, None] & (channel < HEAD_DIM)[None, :]
-        mixed = tl.load(partial_at + part[:, None] * HEAD_DIM + channel[None, :], mask=inside, other=0.0)
-        weights = tl.exp2(tops - tl.max(tops, 0))
-        mixed = tl.sum(mixed * weights[:, None], 0) * (v_scale / tl.sum(sums * weights, 0))
-        place = out_at + which.to(tl.int64) * HEAD_DIM + channel
-        tl.store(place, mixed.to(out_at.dtype.element_ty), mask=channel < HEAD_DIM)
+        known = there[:, None] & (query < QUERIES)[None, :]
+        part = (which * parts + split).to(tl.int64)[:, None] * QUERIES + query[None, :]
+        tops = tl.load(totals_at + 2 * part, mask=known, other=-1e30)
+        sums = tl.load(totals_at + 2 * part + 1, mask=known, other=0.0)
+        inside = known[:, :, None] & (channel < HEAD_DIM)[None, None, :]
+        mixed = tl.load(partial_at + part[:, :, None] * HEAD_DIM + channel[None, None, :], mask=inside, other=0.0)
+        weights = tl.exp2(tops - tl.max(tops, 0)[None, :])
+        whole = tl.where(query < QUERIES, tl.sum(sums * weights, 0), 1.0)
+        mixed = tl.sum(mixed * weights[:, :, None], 0) * (v_scale / whole)[:, None]
+        place = out_at + (which.to(tl.int64) * QUERIES + query)[:, None] * HEAD_DIM + channel[None, :]
+        tl.store(place, mixed.to(out_at.dtype.element_ty), mask=(query < QUERIES)[:, None] & (channel < HEAD_DIM)[None, :])
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,8 @@ def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, 
     elif value_bytes == 4:  # no units for float32: small tiles
         block, stages, programs = max(16, min(64, 16384 // bytes_a_key)), 2, 4
     elif dim <= 64 and value_bytes == 2 and not few:
-        block, stages, programs = 128 if rows * kv_heads <= 8 * processors else 64, 2, 4
+        many = rows * kv_heads > 4 * processors
+        block, stages, programs, warps = 64 if many else 128, 2, 4, 2 if many and visible > 128 else 4
     elif dim <= 128:
         block, stages, programs = 32 if few else 64, 5 if bytes_a_key <= 128 and not few else 3, 4
     elif dim <= 256:
@@ -293,8 +301,10 @@ def paged_decode(
     )  # fmt: skip
     if parts > 1:
         part = min(dim, 128)
-        _merge[(rows * spec.heads, triton.cdiv(spec.head_dim, part))](
+        width = next(width for width in _WIDTHS if width >= parts)
+        some = max(1, min(packed, _MERGED // (width * part)))
+        _merge[(rows * spec.kv_heads, triton.cdiv(queries, some), triton.cdiv(spec.head_dim, part))](
             out, lengths, begins, partial, totals, cache.v_scale, cut.splits, cut.usual, cut.least, parts,
-            HEADS=spec.heads, PART=part, WIDTH=next(width for width in _WIDTHS if width >= parts), WINDOW=spec.window or 0,
-            BLOCK=cut.block, SHARED_BLOCK=together.block if together else 1, num_warps=4, **every,
+            KV_HEADS=spec.kv_heads, SOME=some, PART=part, WIDTH=width, WINDOW=spec.window or 0, BLOCK=cut.block,
+            SHARED_BLOCK=together.block if together else 1, num_warps=4, **every,
         )  # fmt: skip

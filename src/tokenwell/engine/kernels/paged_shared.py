@@ -105,7 +105,7 @@ def tiling_for(spec: AttentionSpec, itemsize: int, room: int) -> Tiling:
     if spec.dtype.itemsize == 4:  # no units for float32: small tiles
         chosen = Tiling(32, 16, 4, 2) if dim <= 256 else Tiling(16, 16, 4, 2)
     elif dim <= 64:
-        chosen = Tiling(128, 64, 4, 3)
+        chosen = Tiling(64, 128, 4, 2)
     elif dim <= 128:
         chosen = Tiling(64, 64, 4, 3)
     elif dim <= 256:

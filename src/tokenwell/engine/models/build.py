@@ -9,6 +9,7 @@ import torch
 from tokenwell.checkpoint import shard
 from tokenwell.engine.attention.choose import choose_backend, try_first
 from tokenwell.engine.attention.spec import AttentionSpec, Fold, fold_for
+from tokenwell.engine.attention.trial import sharing_disagreement
 from tokenwell.engine.kernels.heads import Heads
 from tokenwell.engine.layers.attention import Attention, CacheOwner
 from tokenwell.engine.layers.linear import Part, even_part
@@ -53,6 +54,7 @@ class Build:
         self.groups: tuple[KvGroup, ...]
         self.groups, self.page_bytes = group_layers(layers, self.kv_dtype.itemsize, self.page_tokens)
         self._asks = False  # whether some attention asks the host how long rows are
+        self.shares = True  # whether attention over all keys may read pages once for all rows that share them
         self.folds: dict[int, Fold] = {}  # by layer, filled as layers are built
         group_of = {layer: index for index, group in enumerate(self.groups) for layer in group.layers}
         self.owners = [CacheOwner(layer.owner, group_of[layer.owner]) for layer in layers]
@@ -126,6 +128,8 @@ class Build:
         spec = self._spec(layer, folded=folded)
         backend, choice = choose_backend(spec, self.device)
         self._asks |= backend.name not in _RECORDED
+        if spec.window is None and self.shares and self.device.type != "cpu":
+            self.shares = sharing_disagreement(backend, spec, self.device) is None
         if (choice.what, choice.chosen) not in self._chosen:
             self._chosen.add((choice.what, choice.chosen))
             self.choices.append(choice)

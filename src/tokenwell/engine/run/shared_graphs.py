@@ -1,12 +1,10 @@
 """Decode steps whose rows share pages, recorded: attention reads those once for all of them.
 
-Rows are filled in as `graphs` does, and beside them which of them share what. The first such step is computed without sharing,
-too: if both do not say the same, pages are not shared.
+Rows are filled in as `graphs` does, and beside them which of them share what.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,10 +18,6 @@ from tokenwell.engine.run.graphs import DecodeGraphs
 from tokenwell.engine.run.parallel import Ranks
 from tokenwell.engine.run.shared import SharedPages
 from tokenwell.engine.run.spare import SpareRecordings
-
-log = logging.getLogger("tokenwell.engine")
-
-_TOLERANCE = 0.1  # of a row's logits; experts that another rounding chooses make most of it
 
 
 class Sharing(NamedTuple):
@@ -44,11 +38,9 @@ class SharedGraphs:
         """The recordings of `decode` are for the same rows; the rest is `SpareRecordings`'s."""
         self._decode = decode
         self._pages = pages
-        self._ranks = ranks
         self._nothing = pages.arrays(decode.sizes[-1])
         self._inputs = torch.zeros(packed_bytes(self._nothing), dtype=torch.uint8, device=decode.device)
         self._filled: list[np.ndarray] | None = None
-        self._trusted: bool | None = None  # None: nobody has looked yet
         self._recordings = SpareRecordings(self._pad, self._step, decode.device, decode, planned_bytes, ranks)
 
     @property
@@ -62,7 +54,7 @@ class SharedGraphs:
 
     def run(self, work: Sequence[Work]) -> torch.Tensor | None:
         """As `DecodeGraphs.run`; None where nothing worth it is shared, or what is cannot be recorded."""
-        if self._trusted is False or len(work) < 2:
+        if len(work) < 2:
             return None
         found = self._pages.find(work)
         if found is None:
@@ -70,32 +62,19 @@ class SharedGraphs:
         recording = self._recordings.get(Sharing(self._decode.size_for(len(work))))
         if recording is None:
             return None
-        alone = self._decode.run(work).clone() if self._trusted is None else None
         self._decode.fill(work)
         self._fill(found)
         recording.replay()
-        logits = recording.output[: len(work)]
-        if alone is not None and not self._trust(logits, alone):
-            return alone
-        return logits
+        return recording.output[: len(work)]
 
     def record_next(self) -> bool:
         """Try to record a size that is not recorded yet, the smallest first; False if there is none."""
         sizes = (Sharing(size) for size in self._decode.sizes if size > 1)
         shape = next(filter(self._recordings.is_open, sizes), None)
-        if self._trusted is False or shape is None:
+        if shape is None:
             return False
         self._recordings.record(shape)
         return True
-
-    def _trust(self, logits: torch.Tensor, alone: torch.Tensor) -> bool:
-        """Whether most rows' logits [rows, vocabulary] are those of the rows served one by one, on every rank."""
-        error = float(((logits - alone).norm(dim=1) / alone.norm(dim=1)).median())
-        (right,) = self._ranks.least([int(error <= _TOLERANCE)])
-        self._trusted = bool(right)
-        if not right:
-            log.warning("pages that rows share are read for each of them: reading them once is off by %.2g of the logits", error)
-        return self._trusted
 
     def _pad(self, shape: Sharing) -> None:
         self._decode.fill(())
