@@ -48,16 +48,21 @@ def disagreement(backend: Backend, spec: AttentionSpec, device: torch.device) ->
 
 def sharing_disagreement(backend: Backend, spec: AttentionSpec, device: torch.device) -> str | None:
     """What is wrong with a backend's attention for rows that share pages; None when it agrees with the reference."""
-    if backend.name != "triton" or spec.window is not None:
+    if not _may_share(backend, spec):
         return "it reads pages for each row"
     try_out([(backend, spec)], device)
     return _known_to_share[backend, spec, device]
 
 
+def _may_share(backend: Backend, spec: AttentionSpec) -> bool:
+    """Whether a backend looks at what rows share."""
+    return backend.name == "triton" and spec.window is None
+
+
 def try_out(pairs: Iterable[tuple[Backend, AttentionSpec]], device: torch.device) -> None:
     """Compare several backends for several kinds of layers side by side; `disagreement` knows the results then."""
     new = [pair for pair in dict.fromkeys(pairs) if (*pair, device) not in _known]
-    together = [(backend, spec) for backend, spec in new if backend.name == "triton" and spec.window is None]
+    together = [pair for pair in new if _may_share(*pair)]
     calls = [
         partial(_error, backend, spec, device, rows, number) for backend, spec in new for number, rows in enumerate(_BATCHES)
     ] + [partial(_error, backend, spec, device, _TOGETHER, len(_BATCHES), shared=_SHARED) for backend, spec in together]

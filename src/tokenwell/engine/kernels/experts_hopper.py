@@ -20,7 +20,6 @@ from tokenwell.engine.weights.experts import ExpertMatrix
 GROUP = 128  # columns whose order is changed among themselves
 FEW_SLOTS = 8  # up to here `experts_few` is faster
 MANY_TOKENS = 8192  # up to here this is faster than `experts_grouped`
-_STEP = 256  # columns of inputs and weights at a time
 _COUNTED_SLOTS = 4096  # more are sorted first: each would count those before it
 
 
@@ -146,7 +145,7 @@ def reason_not(device: torch.device, kind: str) -> str | None:
 _TILINGS = (
     (2, Tiling(8)), (8, Tiling(16)), (16, Tiling(32, registers=96, narrower=True)),
 )  # fmt: skip
-_WIDE_SLOTS, _WIDE_UNITS, _WIDE_STAGES = 128, 32, 2  # units: rows of either half that a group of warps multiplies
+_WIDE_SLOTS, _WIDE_STAGES = 128, 2
 
 
 def tiling(experts: int, slots: int) -> Tiling | None:
@@ -162,14 +161,15 @@ def _multiply(
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     from tokenwell.engine.kernels import experts_hopper_narrow, experts_hopper_wide  # which not every Triton can import
+    from tokenwell.engine.kernels.experts_hopper_decode import STEP
 
     def rows(*slots: int) -> list[TensorDescriptor]:
         layout = gl.NVMMASharedLayout(128, 16, 2)
-        return [TensorDescriptor.from_tensor(inputs, [some, _STEP], layout) for some in slots]
+        return [TensorDescriptor.from_tensor(inputs, [some, STEP.value], layout) for some in slots]
 
     width = weight.rows // 2
     codes = weight.codes.view(2 * weight.experts, width, weight.codes.shape[2])
-    units = 8 * tile.warps * tile.repeat if tile else _WIDE_UNITS
+    units = 8 * tile.warps * tile.repeat if tile else experts_hopper_wide.UNITS.value
     words = TensorDescriptor.from_tensor(codes, [2, units, 32], gl.NVMMASharedLayout(128, 32, 3))
     pdl, extra = experts_many.launch_options(inputs)
     shape = {"EXPERTS": weight.experts, "IN": weight.columns, "GATED": limit is not None, "PDL": pdl, **extra}

@@ -73,7 +73,7 @@ def _decoder():  # type: ignore[no-untyped-def]
 
 
 @gluon.jit
-def quarters(loaded, powers):  # type: ignore[no-untyped-def]
+def _quarters(loaded, powers):  # type: ignore[no-untyped-def]
     """Words [2, R, 32] and scales [2, R, 8] -> words of four quarters [2, R, 4, 2] and scales of two halves [2, R, 4]."""
     UNITS: gl.constexpr = loaded.shape[1]
     words = gl.permute(gl.reshape(loaded, (2, UNITS, 2, 4, 2, 2)), (0, 1, 3, 5, 4, 2))
@@ -110,7 +110,7 @@ def _decode(words, powers, SLOTS: gl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @gluon.jit
-def add(total, words, powers, inputs, COLUMN: gl.constexpr):  # type: ignore[no-untyped-def]
+def _add(total, words, powers, inputs, COLUMN: gl.constexpr):  # type: ignore[no-untyped-def]
     """total + weights times a quarter of a step's inputs, which is 64 columns of inputs [SLOTS, 256] from COLUMN on.
 
     Larger parts need more registers than they save; while one product runs, other warps decode.
@@ -118,6 +118,44 @@ def add(total, words, powers, inputs, COLUMN: gl.constexpr):  # type: ignore[no-
     some = inputs.slice(COLUMN, 64, dim=1).permute((1, 0))
     sums = hopper.warpgroup_mma(_decode(words, powers, inputs.shape[0]), some, total, is_async=True)
     return hopper.warpgroup_mma_wait(0, deps=[sums])
+
+
+@gluon.jit
+def add_step(total, loaded, powers, inputs, step, IN: gl.constexpr):  # type: ignore[no-untyped-def]
+    """total [2 * R, SLOTS] + a step's weights, of words [2, R, 32] and scales [2, R, 8], times its inputs [SLOTS, 256]."""
+    words_0, words_1, words_2, words_3, powers_0, powers_1 = _quarters(loaded, powers)
+    total = _add(total, words_0, powers_0, inputs, 0)
+    total = _add(total, words_1, powers_0, inputs, 64)
+    if step * STEP + STEP // 2 < IN:
+        total = _add(total, words_2, powers_1, inputs, 128)
+        total = _add(total, words_3, powers_1, inputs, 192)
+    return total
+
+
+@gluon.jit
+def rows_of(first_unit, width, UNITS: gl.constexpr):  # type: ignore[no-untyped-def]
+    """The rows [2, UNITS] of an expert's weight from `first_unit` on in either half, as scales lie; the last is never passed."""
+    P: gl.constexpr = scales_layout(gl.num_warps(), UNITS)
+    half = gl.arange(0, 2, layout=gl.SliceLayout(1, gl.SliceLayout(2, P)))
+    line = gl.arange(0, UNITS, layout=gl.SliceLayout(0, gl.SliceLayout(2, P)))
+    return gl.expand_dims(half * width, 1) + gl.expand_dims(gl.minimum(first_unit + line, width - 1), 0)
+
+
+@gluon.jit
+def halves(total):  # type: ignore[no-untyped-def]
+    """Sums [2 * R, SLOTS], whose rows are by eights of either half -> both halves [R, SLOTS]."""
+    UNITS: gl.constexpr = total.shape[0] // 2
+    SLOTS: gl.constexpr = total.shape[1]
+    both = gl.permute(gl.reshape(total, (UNITS // 8, 2, 8, SLOTS)), (0, 2, 3, 1))
+    top, low = gl.split(gl.reshape(both, (UNITS, SLOTS, 2)))
+    return top, low
+
+
+@gluon.jit
+def place_of(unit):  # type: ignore[no-untyped-def]
+    """`experts_hopper.place_of`: where the next product wants a column."""
+    inner = unit % 128
+    return unit - inner + inner % 32 // 2 * 8 + inner // 32 * 2 + inner % 2
 
 
 @gluon.jit

@@ -13,11 +13,13 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
 from tokenwell.engine.kernels.experts_hopper_decode import (
     STEP,
-    add,
+    add_step,
     clamped,
     depend,
+    halves,
     loaded_layout,
-    quarters,
+    place_of,
+    rows_of,
     scales_layout,
     sums_layout,
 )
@@ -65,8 +67,7 @@ def _finish(  # type: ignore[no-untyped-def]
     OUT: gl.constexpr = gl.BlockedLayout([1, 1], [32, 1], [1, W], [0, 1])
     UNITS: gl.constexpr = total.shape[0] // 2
     SLOTS: gl.constexpr = total.shape[1]
-    both = gl.permute(gl.reshape(total, (UNITS // 8, 2, 8, SLOTS)), (0, 2, 3, 1))
-    top, low = gl.split(gl.reshape(both, (UNITS, SLOTS, 2)))
+    top, low = halves(total)
     top, low = gl.convert_layout(top, OUT), gl.convert_layout(low, OUT)
     unit = first_unit + gl.arange(0, UNITS, layout=gl.SliceLayout(1, OUT))
     place = first + gl.arange(0, SLOTS, layout=gl.SliceLayout(0, OUT))
@@ -77,9 +78,7 @@ def _finish(  # type: ignore[no-untyped-def]
     mask = gl.expand_dims(unit < width, 1) & gl.expand_dims(place < end, 0)
     at = y_at + gl.expand_dims(place.to(gl.int64) * y_stride, 0)
     if GATED:
-        inner = unit % 128
-        column = unit - inner + inner % 32 // 2 * 8 + inner // 32 * 2 + inner % 2
-        gl.store(at + gl.expand_dims(column, 1), clamped(top, low, limit).to(y_at.dtype.element_ty), mask=mask)
+        gl.store(at + gl.expand_dims(place_of(unit), 1), clamped(top, low, limit).to(y_at.dtype.element_ty), mask=mask)
     else:
         at = at + gl.expand_dims(unit, 1)
         gl.store(at, top.to(y_at.dtype.element_ty), mask=mask)
@@ -120,9 +119,7 @@ def _multiply(  # type: ignore[no-untyped-def]
     for early in gl.static_range(AHEAD):
         _bring_words(words, w_smem, w_bars, expert, first_unit, early, words_wanted & (early < STEPS))
         _bring_inputs(inputs, x_smem, x_bars, first, early, early < STEPS)
-    half = gl.arange(0, 2, layout=gl.SliceLayout(1, gl.SliceLayout(2, P)))
-    line = gl.arange(0, UNITS, layout=gl.SliceLayout(0, gl.SliceLayout(2, P)))
-    row = gl.expand_dims(half * width, 1) + gl.expand_dims(gl.minimum(first_unit + line, width - 1), 0)
+    row = rows_of(first_unit, width, UNITS)
     scales_at += expert.to(gl.int64) * (2 * width) * ((IN + 255) // 256 * 8)
     powers = _powers(scales_at, row, 0, IN, P)
     total = gl.zeros((2 * UNITS, SLOTS), gl.float32, layout=sums_layout(W, SLOTS))
@@ -133,12 +130,7 @@ def _multiply(  # type: ignore[no-untyped-def]
         _bring_inputs(inputs, x_smem, x_bars, first, step + AHEAD, step + AHEAD < STEPS)
         loaded = _await(w_smem, w_bars, step).load(loaded_layout(W, UNITS))
         x = _await(x_smem, x_bars, step)
-        words_0, words_1, words_2, words_3, powers_0, powers_1 = quarters(loaded, powers)
-        total = add(total, words_0, powers_0, x, 0)
-        total = add(total, words_1, powers_0, x, 64)
-        if step * STEP + STEP // 2 < IN:
-            total = add(total, words_2, powers_1, x, 128)
-            total = add(total, words_3, powers_1, x, 192)
+        total = add_step(total, loaded, powers, x, step, IN)
         powers = next_powers
     return total
 

@@ -15,14 +15,16 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
 from tokenwell.engine.kernels.experts_hopper_decode import (
     STEP,
-    add,
+    add_step,
     clamped,
     depend,
+    halves,
     loaded_layout,
-    quarters,
+    place_of,
+    rows_of,
     scales_layout,
     sums_layout,
-)  # fmt: skip
+)
 
 GROUPS = gl.constexpr(3)  # of four warps that multiply
 UNITS = gl.constexpr(32)  # of a group: the same rows of either half
@@ -137,20 +139,9 @@ def _powers_at(scales_at, expert, first_unit, width, IN: gl.constexpr):  # type:
     """Where an expert's scales are, and where in them a group's [2, R, 8] of a tile's first step."""
     P: gl.constexpr = scales_layout(4, UNITS)
     STRIDE: gl.constexpr = (IN + 255) // 256 * 8
-    half = gl.arange(0, 2, layout=gl.SliceLayout(1, gl.SliceLayout(2, P)))
-    line = gl.arange(0, UNITS, layout=gl.SliceLayout(0, gl.SliceLayout(2, P)))
-    row = gl.expand_dims(half * width, 1) + gl.expand_dims(gl.minimum(first_unit + line, width - 1), 0)
+    row = rows_of(first_unit, width, UNITS)
     block = gl.expand_dims(gl.expand_dims(gl.arange(0, 8, layout=gl.SliceLayout(0, gl.SliceLayout(0, P))), 0), 0)
     return scales_at + expert.to(gl.int64) * (2 * width * STRIDE), gl.expand_dims(row * STRIDE, 2) + block
-
-
-@gluon.jit
-def _halves(total):  # type: ignore[no-untyped-def]
-    """Sums [2 * R, slots], whose rows are by eights of either half -> both halves [R, slots]."""
-    SLOTS: gl.constexpr = total.shape[1]
-    both = gl.permute(gl.reshape(total, (UNITS // 8, 2, 8, SLOTS)), (0, 2, 3, 1))
-    top, low = gl.split(gl.reshape(both, (UNITS, SLOTS, 2)))
-    return top, low
 
 
 @gluon.jit
@@ -166,7 +157,7 @@ def _multiply(  # type: ignore[no-untyped-def]
     STEPS: gl.constexpr = _steps(IN)
     places, apart = _places(x_smem, SLOTS)
     total = gl.zeros((2 * UNITS, SLOTS), gl.float32, layout=sums_layout(4, SLOTS))
-    top, low = _halves(total)
+    top, low = halves(total)
     ROWS: gl.constexpr = gl.SliceLayout(1, top.type.layout)
     top_bias = gl.zeros((UNITS,), gl.float32, layout=ROWS)
     low_bias = top_bias
@@ -183,17 +174,12 @@ def _multiply(  # type: ignore[no-untyped-def]
         mbarrier.wait(ready.index(place), done // STAGES & 1)
         loaded = w_smem.index(place * GROUPS + GROUP).load(loaded_layout(4, UNITS))
         x = places.index(place * apart)
-        words_0, words_1, words_2, words_3, powers_0, powers_1 = quarters(loaded, powers)
-        total = add(total, words_0, powers_0, x, 0)
-        total = add(total, words_1, powers_0, x, 64)
-        if step * STEP + STEP // 2 < IN:
-            total = add(total, words_2, powers_1, x, 128)
-            total = add(total, words_3, powers_1, x, 192)
+        total = add_step(total, loaded, powers, x, step, IN)
         gl.thread_barrier()  # all four warps have read what is brought anew from here on
         mbarrier.arrive(free.index(place), count=1)
         done += 1
         powers = next_powers
-    top, low = _halves(total)
+    top, low = halves(total)
     top += gl.expand_dims(top_bias, 1)
     low += gl.expand_dims(low_bias, 1)
     # Rows of y are written by 16 bytes, which takes an exchange between threads; gated columns lie apart anyway.
@@ -203,9 +189,7 @@ def _multiply(  # type: ignore[no-untyped-def]
     mask = gl.expand_dims(unit < width, 1) & gl.expand_dims(slot < last, 0)
     out = y_at + gl.expand_dims(slot.to(gl.int64) * y_stride, 0)
     if GATED:
-        inner = unit % 128
-        column = unit - inner + inner % 32 // 2 * 8 + inner // 32 * 2 + inner % 2
-        gl.store(out + gl.expand_dims(column, 1), clamped(top, low, limit).to(y_at.dtype.element_ty), mask=mask)
+        gl.store(out + gl.expand_dims(place_of(unit), 1), clamped(top, low, limit).to(y_at.dtype.element_ty), mask=mask)
     else:
         out = out + gl.expand_dims(unit, 1)
         gl.store(out, gl.convert_layout(top.to(y_at.dtype.element_ty), OUT), mask=mask)
