@@ -12,8 +12,8 @@ rounding.correct()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("softcap", [None, 5.0])
-def test_capped(gpu: torch.device, dtype: torch.dtype, softcap: float | None) -> None:
+@pytest.mark.parametrize("softcap", [5.0, 30.0])
+def test_capped(gpu: torch.device, dtype: torch.dtype, softcap: float) -> None:
     x = (torch.randn((3, 5000), device=gpu) * 8).to(dtype)
     result = logits.capped(x, softcap)
     assert result.dtype == torch.float32

@@ -17,7 +17,7 @@ from tokenwell.engine.kernels.codes import Codes
 from tokenwell.engine.layers import quantised
 from tokenwell.engine.layers.activation import Gated
 from tokenwell.engine.layers.embedding import Embedding, Head
-from tokenwell.engine.layers.linear import Around, Linear, PlainWeight, Split, Weight, even_part
+from tokenwell.engine.layers.linear import FEW_TOKENS, Around, Linear, PlainWeight, Split, Weight, even_part
 from tokenwell.engine.layers.mlp import Mlp
 from tokenwell.engine.layers.norm import RmsNorm, Stream
 from tokenwell.engine.platform import accelerator
@@ -165,12 +165,14 @@ def test_a_block_whose_products_hand_over_codes_and_parts(
 
 def test_head(kernels: torch.device) -> None:
     embedding = Embedding(torch.randn(50, DEPTH, device=kernels).bfloat16())
-    head = Head(PlainWeight(embedding.table), Ranks(), split=False, softcap=10.0)
-    for rows in (1, 4, 20):
-        hidden = torch.randn(rows, DEPTH, device=kernels).bfloat16()
-        logits = head(hidden)
-        assert logits.dtype == torch.float32
-        assert far(logits, 10.0 * torch.tanh(hidden.float() @ embedding.table.float().T / 10.0)) < 5e-3
+    for softcap in (10.0, None):
+        head = Head(PlainWeight(embedding.table), Ranks(), split=False, softcap=softcap)
+        for rows in (1, 4, 20):
+            hidden = torch.randn(rows, DEPTH, device=kernels).bfloat16()
+            logits = head(hidden)
+            expected = hidden.float() @ embedding.table.float().T
+            assert logits.dtype == (torch.bfloat16 if softcap is None and rows > FEW_TOKENS else torch.float32)
+            assert far(logits, expected if softcap is None else 10.0 * torch.tanh(expected / 10.0)) < 5e-3
 
 
 def test_a_bias_and_a_residual_are_added_by_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:

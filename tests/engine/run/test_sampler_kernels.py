@@ -78,6 +78,24 @@ def test_whatever_the_rows_want(gpu: torch.device, masked: bool, more: dict[str,
     both(logits, rows(**more), rows(**more), Mask([0, 2, 5, 7], bits) if masked else None, monkeypatch)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kinds", [KINDS[:1], KINDS[:2], KINDS[1:4], KINDS])
+def test_logits_of_16_bits(
+    gpu: torch.device, masked: bool, kinds: list[dict[str, Any]], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody sees whether they are read as they are or made float32 first."""
+    size = 90 if gpu.type == "cpu" else 50_257
+    made = [row for row in rows() if KINDS[row.slot] in kinds]
+    logits = torch.full((len(made), size), -torch.inf)
+    generator = torch.Generator().manual_seed(2)
+    for row in logits:  # numbers that differ in 16 bits, too: of equal ones the CPU may take any
+        row[torch.randperm(size, generator=generator)[:80]] = torch.arange(-40, 40) / 8
+    bits = np.full((1, -(-size // 8)), 0b10110110, dtype=np.uint8)
+    mask = Mask([len(made) - 1], bits) if masked else None
+    both(logits.to(gpu, dtype), made, [row for row in rows() if KINDS[row.slot] in kinds], mask, monkeypatch)
+
+
 def test_a_mask_wins_over_biases_that_leave_nothing(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.randn(2, 16, generator=torch.Generator().manual_seed(1)).to(gpu)
     banned = {"logit_bias": dict.fromkeys(range(16), -float("inf")), "top_k": 4}
@@ -90,4 +108,4 @@ def test_a_mask_wins_over_biases_that_leave_nothing(gpu: torch.device, monkeypat
 
 def test_warming_runs_every_kernel(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator, "kernels_reason_not", lambda device: None)
-    sampler.warm(33, gpu)
+    sampler.warm(33, gpu, torch.bfloat16)

@@ -14,29 +14,26 @@ _BLOCK = 4096
 
 
 @triton.jit
-def _capped(x_at, y_at, count, softcap, SOFTCAP: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):  # type: ignore[no-untyped-def]
+def _capped(x_at, y_at, count, softcap, BLOCK: tl.constexpr, PDL: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     y = tl.load(x_at + at, mask=at < count, other=0.0).to(tl.float32)
-    if SOFTCAP:
-        y = softcap * (2.0 * tl.sigmoid(2.0 * y / softcap) - 1.0)
-    tl.store(y_at + at, y, mask=at < count)
+    tl.store(y_at + at, softcap * (2.0 * tl.sigmoid(2.0 * y / softcap) - 1.0), mask=at < count)
 
 
-def capped(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
-    """softcap * tanh(logits / softcap), or the logits where there is no cap: contiguous, of any shape -> float32."""
+def capped(logits: torch.Tensor, softcap: float) -> torch.Tensor:
+    """softcap * tanh(logits / softcap): contiguous, of any shape -> float32."""
     y = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     count = logits.numel()
     if count:
         pdl = accelerator.dependent_launch(logits.device)
         extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
-        _capped[(triton.cdiv(count, _BLOCK),)](logits, y, count, softcap or 1.0, softcap is not None, _BLOCK, pdl, **extra)
+        _capped[(triton.cdiv(count, _BLOCK),)](logits, y, count, softcap, _BLOCK, pdl, **extra)
     return y
 
 
-def reference(logits: torch.Tensor, softcap: float | None) -> torch.Tensor:
+def reference(logits: torch.Tensor, softcap: float) -> torch.Tensor:
     """`capped` in plain torch."""
-    wide = logits.to(torch.float32)
-    return wide if softcap is None else torch.tanh(wide / softcap) * softcap
+    return torch.tanh(logits.to(torch.float32) / softcap) * softcap

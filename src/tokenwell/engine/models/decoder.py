@@ -94,6 +94,7 @@ class Decoder:
         facts, source = build.facts, build.source
         body = source.at(prefix)
         self.facts = facts
+        self.dtype = build.dtype
         self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim)
         norms = build.stream_norms(body)
         self.layers = [
@@ -123,5 +124,5 @@ class Decoder:
         return normed
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, dim] -> [rows, vocabulary], float32"""
+        """[rows, dim] -> [rows, vocabulary], float32 or `dtype`"""
         return self.head(hidden)

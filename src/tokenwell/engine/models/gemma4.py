@@ -231,6 +231,7 @@ class Gemma4:
         facts, source = build.facts, build.source
         body = source.at(prefix)
         self.facts = facts
+        self.dtype = build.dtype
         self.media = torch.tensor(media, dtype=torch.int64, device=build.device) if media else None
         self.pad = text.get("pad_token_id", default=0)
         self.embedding = Embedding.load(body, "embed_tokens", facts.vocabulary, facts.dim, scale=facts.dim**0.5)
@@ -291,5 +292,5 @@ class Gemma4:
         return self.embedding(ids), ids
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, dim] -> [rows, vocabulary], float32"""
+        """[rows, dim] -> [rows, vocabulary], float32 or `dtype`"""
         return self.head(hidden)

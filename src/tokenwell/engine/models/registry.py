@@ -19,13 +19,14 @@ class Model(Protocol):
     """A loaded model on one rank."""
 
     facts: ModelFacts
+    dtype: torch.dtype  # that it computes in
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
         ...
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, dim] -> [rows, vocabulary], float32"""
+        """[rows, dim] -> [rows, vocabulary], float32 or `dtype`"""
         ...
 
 

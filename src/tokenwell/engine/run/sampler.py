@@ -58,7 +58,7 @@ def sample(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None = None) 
 
 
 def draw(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None) -> Drawn:
-    """Queue the choice of a token for each of `rows` from its `logits` [rows, vocabulary] float32, which may be changed.
+    """Queue the choice of a token for each of `rows` from its `logits` [rows, vocabulary], which may be changed.
 
     `mask` comes last and wins: where penalties and biases leave nothing that it allows, they do not count.
     """
@@ -68,6 +68,8 @@ def draw(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None) -> Drawn:
         for place, row in enumerate(rows)
         if penalties.changes_logits(row.sampling, len(row.tokens) - row.prompt_tokens)
     ]  # fmt: skip
+    if wanted or changed or mask is not None or _need_float32(logits, rows):
+        logits = logits.to(torch.float32)
     raw = index = None  # log-probabilities are those before penalties and temperature
     if wanted:
         index = upload(np.array(list(wanted), dtype=np.int64), logits.device)
@@ -87,8 +89,8 @@ def draw(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None) -> Drawn:
 
 
 def describe(logits: torch.Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
-    """Log-probabilities of `tokens` and of the best alternatives, from logits [rows, vocabulary] in float32."""
-    described = _described(logits, upload(np.array(tokens, dtype=np.int64), logits.device), max(tops))
+    """Log-probabilities of `tokens` and of the best alternatives, from logits [rows, vocabulary]."""
+    described = _described(logits.to(torch.float32), upload(np.array(tokens, dtype=np.int64), logits.device), max(tops))
     return _named(readback(described).result(), tops)
 
 
@@ -144,6 +146,11 @@ def _forbid(logits: torch.Tensor, mask: Mask) -> None:
         logits[mask.places] += barrier
 
 
+def _need_float32(logits: torch.Tensor, rows: Sequence[Row]) -> bool:
+    """Whether `_choose` cannot read 16-bit logits as they are: with filters it reads them several times."""
+    return trust.reason_not("sampler", logits.device) is not None or any(map(_filters, rows))
+
+
 def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     """[rows] int64"""
     if trust.reason_not("sampler", logits.device) is None:
@@ -166,17 +173,18 @@ def _choose(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     return tokens
 
 
-def warm(vocabulary: int, device: torch.device) -> None:
-    """Compile (or load) the kernels that `draw` may need for a model, so that no request waits for that."""
+def warm(vocabulary: int, device: torch.device, dtype: torch.dtype) -> None:
+    """Compile (or load) the kernels that `draw` may need for a model that computes in `dtype`: no request waits for that."""
     if trust.reason_not("sampler", device) is not None:
         return
     from tokenwell.engine.kernels import sampling
 
     logits = torch.zeros(1, vocabulary, device=device)
     table = upload(np.array([(1.0, 0.5, 1, 0.5, 0.0)], dtype=np.float32), device)
-    sampling.choose(logits, None)
-    for filters in (False, True):
-        sampling.choose(logits, table, filters=filters)
+    for kind in {torch.float32, dtype}:
+        for heated in (None, table):
+            sampling.choose(logits.to(kind), heated)
+    sampling.choose(logits, table, filters=True)
     _forbid(logits, Mask([0], np.zeros((1, -(-vocabulary // 8)), dtype=np.uint8)))
 
 

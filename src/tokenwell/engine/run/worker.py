@@ -141,7 +141,7 @@ class Worker:
         False when there was nothing left to prepare.
         """
         if not self._warm and self.ranks.leads:
-            warm(self.model.facts.vocabulary, self.device)
+            warm(self.model.facts.vocabulary, self.device, self.model.dtype)
             self._warm = True
             return True
         if self.graphs is None or self.ranks.world > 1:  # several ranks record together, when a plan needs it
