@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -42,11 +40,10 @@ def embed(
     shown = torch.empty_like(ids)
     if tokens:
         block = min(1024, triton.next_power_of_2(dim))
-        pdl = accelerator.dependent_launch(ids.device)
-        extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+        launch = accelerator.launch(ids.device)
         _embed[(tokens, triton.cdiv(dim, block))](
             ids, media, pad, table, table.stride(0), scale, shown, out,
-            MEDIA=0 if media is None else len(media), DIM=dim, BLOCK=block, PDL=pdl, num_warps=4, **extra,
+            MEDIA=0 if media is None else len(media), DIM=dim, BLOCK=block, num_warps=4, **launch,
         )  # fmt: skip
     return out, shown
 

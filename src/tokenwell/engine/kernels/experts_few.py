@@ -8,7 +8,6 @@ Everything is summed in float32, always in the same order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -177,18 +176,17 @@ def experts_few(
     chosen, share = chosen.contiguous(), share.contiguous()
     hidden = torch.empty((tokens * top, width), dtype=x.dtype, device=x.device)
     y = torch.empty((tokens, dim), dtype=dtype or x.dtype, device=x.device)
-    pdl = accelerator.dependent_launch(x.device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    launch = accelerator.launch(x.device)
     one, two = tiles or (tiling(gate_up), tiling(down))
     count = gate_up.codes.shape[0]
     _gate_up[(triton.cdiv(width, one.rows), tokens * top)](
         x, x.stride(0), chosen, gate_up.codes, gate_up.scales, gate_up.bias, hidden, width, limit, first, count,
-        IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, ROWS=one.rows, COLUMNS=one.columns, PDL=pdl,
-        num_warps=one.warps, **extra,
+        IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, ROWS=one.rows, COLUMNS=one.columns,
+        num_warps=one.warps, **launch,
     )  # fmt: skip
     _down[(triton.cdiv(dim, two.rows), tokens)](
         hidden, chosen, share, down.codes, down.scales, down.bias, residual, 0 if residual is None else residual.stride(0),
         y, dim, first, count, IN=width, TOP=top, SLOTS=triton.next_power_of_2(top), PACKED=down.packed, ROWS=two.rows,
-        COLUMNS=two.columns, PDL=pdl, num_warps=two.warps, **extra,
+        COLUMNS=two.columns, num_warps=two.warps, **launch,
     )  # fmt: skip
     return y

@@ -115,11 +115,11 @@ def prepare(
     else:
         starts = torch.empty(experts + 1, dtype=torch.int32, device=x.device)
     inputs = torch.empty((slots, padded(dim)), dtype=torch.float16, device=x.device)
-    pdl, extra = experts_many.launch_options(x)
+    launch = accelerator.launch(x.device)
     _prepare[(slots if sort else experts + 1 + slots,)](
         chosen, places, starts, slots, first, experts, x, x.stride(0), inputs, dim, padded(dim), hidden, width, padded(width),
         TOP=chosen.shape[1], BLOCK=min(1024, max(16, triton.next_power_of_2(slots))),
-        COLUMNS=min(1024, triton.next_power_of_2(padded(dim))), SORTED=sort, PDL=pdl, **extra,
+        COLUMNS=min(1024, triton.next_power_of_2(padded(dim))), SORTED=sort, **launch,
     )  # fmt: skip
     return places, starts, inputs
 
@@ -171,8 +171,8 @@ def _multiply(
     codes = weight.codes.view(2 * weight.experts, width, weight.codes.shape[2])
     units = 8 * tile.warps * tile.repeat if tile else experts_hopper_wide.UNITS.value
     words = TensorDescriptor.from_tensor(codes, [2, units, 32], gl.NVMMASharedLayout(128, 32, 3))
-    pdl, extra = experts_many.launch_options(inputs)
-    shape = {"EXPERTS": weight.experts, "IN": weight.columns, "GATED": limit is not None, "PDL": pdl, **extra}
+    launch = accelerator.launch(inputs.device)
+    shape = {"EXPERTS": weight.experts, "IN": weight.columns, "GATED": limit is not None, **launch}
     later = (len(inputs) - 1) // (tile.slots if tile else _WIDE_SLOTS)  # rounds behind the first of an expert, at most
     given = (weight.scales, weight.bias, starts, y, y.stride(0))
     if tile is None:

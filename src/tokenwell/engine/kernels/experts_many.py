@@ -7,8 +7,7 @@ expert's weight and goes over that expert's slots, so that weights are read once
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -17,6 +16,7 @@ import triton.language as tl
 from tokenwell.engine.kernels import mxfp4
 from tokenwell.engine.kernels.experts_few import KINDS, gate
 from tokenwell.engine.kernels.fp8 import quantise_tokens
+from tokenwell.engine.kernels.tiling import stages_that_fit
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.weights.experts import ExpertMatrix
 
@@ -80,10 +80,8 @@ def sort(
     order = make(slots, dtype=torch.int32, device=chosen.device)
     starts = torch.empty(experts + 1, dtype=torch.int32, device=chosen.device)
     block = min(4096, max(16, triton.next_power_of_2(slots)))
-    pdl, extra = launch_options(chosen)
-    _sort[(experts,)](
-        chosen, order, places, starts, slots, first, experts, BLOCK=block, PDL=pdl, num_warps=max(1, block // 256), **extra
-    )
+    launch = accelerator.launch(chosen.device)
+    _sort[(experts,)](chosen, order, places, starts, slots, first, experts, BLOCK=block, num_warps=max(1, block // 256), **launch)
     return order, starts
 
 
@@ -243,12 +241,6 @@ def _narrow(x_at, x_stride, y_at, dim, BLOCK: tl.constexpr, PDL: tl.constexpr): 
 # ---------------------------------------------------------------- choice and launch
 
 
-def launch_options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
-    """Whether a kernel on x's device may start while the one before it ends, and the options that say so."""
-    pdl = accelerator.dependent_launch(x.device)
-    return pdl, {"launch_pdl": True} if pdl else {}
-
-
 def tiling(weight: ExpertMatrix, slots: int) -> Tiling:
     """How a product of `slots` inputs in all is cut."""
     each = 2 * slots / weight.experts  # what an expert gets that is asked for often
@@ -260,6 +252,13 @@ def tiling(weight: ExpertMatrix, slots: int) -> Tiling:
         return Tiling(width, 64, 128, warps=2, stages=4, parts=parts) if width <= 32 else Tiling(width, 64, 128, 4, 3, parts)
     columns = 128 // weight.codes.element_size()
     return Tiling(width, 64, columns, warps=4, stages=4 if columns == 128 else 5, parts=parts)
+
+
+def _fitted(cut: Tiling, x: torch.Tensor, weight: ExpertMatrix) -> Tiling:
+    """With as many stages as shared memory holds. Scales and what MXFP4 becomes take a quarter of its inputs' bytes."""
+    row_bytes = cut.columns * weight.codes.element_size() // (8 if weight.packed else 1)
+    input_bytes = cut.columns * x.element_size() * (5 if weight.packed else 4) // 4
+    return replace(cut, stages=stages_that_fit(cut.stages, cut.rows * row_bytes + cut.slots * input_bytes, x.device))
 
 
 def reason_not(x: torch.Tensor, weight: ExpertMatrix) -> str | None:
@@ -294,18 +293,19 @@ def experts_many(
     scale = None
     if quantise:
         x, scale = quantise_tokens(x)
-    pdl, extra = launch_options(x)
+    one, two = (_fitted(cut, x, gate_up) for cut in (one, two))
+    launch = accelerator.launch(x.device)
     _gate_up[(triton.cdiv(2 * width, one.rows), count, one.parts)](
         x, x.stride(0), scale, order, starts, gate_up.codes, gate_up.scales, gate_up.bias, hidden, width, limit,
         IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, SLOTS=one.slots, ROWS=one.rows, COLUMNS=one.columns,
-        PARTS=one.parts, STAGES=one.stages, PDL=pdl, num_warps=one.warps, **extra,
+        PARTS=one.parts, STAGES=one.stages, num_warps=one.warps, **launch,
     )  # fmt: skip
     if quantise:
         hidden, scale = quantise_tokens(hidden)
     _down[(triton.cdiv(dim, two.rows), count, two.parts)](
         hidden, scale, order, starts, share, down.codes, down.scales, down.bias, parts, dim,
         IN=width, PACKED=down.packed, SLOTS=two.slots, ROWS=two.rows, COLUMNS=two.columns,
-        PARTS=two.parts, STAGES=two.stages, PDL=pdl, num_warps=two.warps, **extra,
+        PARTS=two.parts, STAGES=two.stages, num_warps=two.warps, **launch,
     )  # fmt: skip
     return combine(parts, chosen, None, residual=residual, dtype=result, experts=count, first=first)
 
@@ -325,10 +325,10 @@ def combine(
     if residual is not None and residual.stride(1) != 1:
         residual = residual.contiguous()
     block = min(1024, triton.next_power_of_2(dim))
-    pdl, extra = launch_options(parts)
+    launch = accelerator.launch(parts.device)
     _combine[(tokens, triton.cdiv(dim, block))](
         parts, places, chosen, share, bias, residual, 0 if residual is None else residual.stride(0), y, dim, first, experts,
-        TOP=top, BLOCK=block, PDL=pdl, num_warps=4, **extra,
+        TOP=top, BLOCK=block, num_warps=4, **launch,
     )  # fmt: skip
     return y
 
@@ -338,7 +338,7 @@ def _in_float16(x: torch.Tensor) -> torch.Tensor:
     if x.dtype == torch.float16:
         return x
     y = torch.empty(x.shape, dtype=torch.float16, device=x.device)
-    pdl, extra = launch_options(x)
+    launch = accelerator.launch(x.device)
     block = 1024
-    _narrow[(x.shape[0], triton.cdiv(x.shape[1], block))](x, x.stride(0), y, x.shape[1], BLOCK=block, PDL=pdl, **extra)
+    _narrow[(x.shape[0], triton.cdiv(x.shape[1], block))](x, x.stride(0), y, x.shape[1], BLOCK=block, **launch)
     return y

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -66,10 +64,9 @@ def quantise_tokens(x: torch.Tensor) -> Codes:
     made = Codes.empty(tokens, width, x.device)
     if tokens:
         block = min(triton.next_power_of_2(width), 16384)
-        pdl = accelerator.dependent_launch(x.device)
-        extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+        launch = accelerator.launch(x.device)
         warps = min(16, max(1, block // 512))
-        _quantise_tokens[(tokens,)](x, x.stride(0), *made, width, block, block >= width, pdl, num_warps=warps, **extra)
+        _quantise_tokens[(tokens,)](x, x.stride(0), *made, width, block, block >= width, num_warps=warps, **launch)
     return made
 
 

@@ -8,7 +8,6 @@ the columns are dealt to several programs, whose sums the reader adds, or a seco
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -117,8 +116,7 @@ def linear(
     device = x.codes.device
     out = len(weight)
     cut = tiles or tiling(out, depth, accelerator.processors(device))
-    pdl = accelerator.dependent_launch(device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    launch = accelerator.launch(device)
     share = triton.cdiv(triton.cdiv(depth, cut.columns), cut.parts) * cut.columns
     parts = triton.cdiv(depth, share)
     size = (tokens, out) if parts == 1 else (parts, tokens, out)
@@ -127,12 +125,12 @@ def linear(
     stages = max(1, min(cut.stages, room_bytes(device) // ((cut.rows + tile) * cut.columns)))
     _product[(triton.cdiv(out, cut.rows), parts)](
         *x, weight, scales, bias, sums, out, depth, tokens, share, EVEN=depth % cut.columns == 0,
-        TOKENS=tile, ROWS=cut.rows, COLUMNS=cut.columns, STAGES=stages, PDL=pdl, num_warps=cut.warps, **extra,
+        TOKENS=tile, ROWS=cut.rows, COLUMNS=cut.columns, STAGES=stages, num_warps=cut.warps, **launch,
     )  # fmt: skip
     if parts == 1 or in_parts:
         return sums
     y = torch.empty((tokens, out), dtype=dtype, device=device)
-    _add[(triton.cdiv(tokens * out, 1024),)](sums, y, tokens * out, parts, BLOCK=1024, PDL=pdl, **extra)
+    _add[(triton.cdiv(tokens * out, 1024),)](sums, y, tokens * out, parts, BLOCK=1024, **launch)
     return y
 
 

@@ -6,8 +6,6 @@ Knows the layout of the cache (attention/spec.py) and of the page tables (run/ba
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -170,8 +168,7 @@ def front(
     keys = 0 if folded else values
     rest = dim - 2 * heads.half
     several = _tokens_a_program(tokens, heads.heads + keys + values, dim, accelerator.processors(qkv.device))
-    pdl = accelerator.dependent_launch(qkv.device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    launch = accelerator.launch(qkv.device)
     whole = triton.next_power_of_2(dim)
     _front[(triton.cdiv(tokens, several), heads.heads + keys + values)](
         qkv, qkv.stride(0), q, k, v, heads.q_norm, heads.k_norm, cos, sin,
@@ -181,7 +178,7 @@ def front(
         HEADS=heads.heads, KEYS=keys, VALUES=values, V_FIRST=heads.heads + (0 if heads.k_eq_v else heads.kv_heads),
         HEAD_DIM=dim, HALF=heads.half, TURNING=heads.turning, V_NORM=heads.v_norm, FP8=v.dtype == _FP8,
         BLOCK=triton.next_power_of_2(heads.half), REST=triton.next_power_of_2(rest) if rest else 0, WHOLE=whole,
-        TOKENS=several, PDL=pdl, num_warps=max(1, min(4, several * whole // 256)), **extra,
+        TOKENS=several, num_warps=max(1, min(4, several * whole // 256)), **launch,
     )  # fmt: skip
     return q
 

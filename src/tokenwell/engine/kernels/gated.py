@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as functional
 import triton
@@ -83,11 +81,6 @@ def _gated_quantised(  # type: ignore[no-untyped-def]
         _store_codes(codes_at, _product(x_at, x_part, start + at, WIDTH, PARTS, GELU), scale, start + at, WIDTH)
 
 
-def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
-    pdl = accelerator.dependent_launch(x.device)
-    return pdl, {"launch_pdl": True} if pdl else {}
-
-
 def gated(x: torch.Tensor, kind: str) -> torch.Tensor:
     """activation(gate) * value: [..., 2 * width] -> [..., width], the gate in the first half; `kind` is one of KINDS."""
     width = x.shape[-1] // 2
@@ -95,9 +88,9 @@ def gated(x: torch.Tensor, kind: str) -> torch.Tensor:
     y = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
     if rows.shape[0]:
         block = min(triton.next_power_of_2(width), 1024)
-        pdl, extra = _options(x)
+        launch = accelerator.launch(x.device)
         grid = (rows.shape[0], triton.cdiv(width, block))
-        _gated[grid](rows, rows.stride(0), y, width, kind == "gelu_tanh", block, pdl, num_warps=4, **extra)
+        _gated[grid](rows, rows.stride(0), y, width, kind == "gelu_tanh", block, num_warps=4, **launch)
     return y
 
 
@@ -115,10 +108,10 @@ def gated_quantised(x: torch.Tensor, kind: str) -> Codes:
     if tokens:
         # A few rows are done at once by many threads, many rows piece by piece, so that several fit on a processor.
         block = min(triton.next_power_of_2(width), 16384 if tokens <= _FEW else 2048)
-        pdl, extra = _options(x)
+        launch = accelerator.launch(x.device)
         warps = min(32, max(1, block // 512))
         _gated_quantised[(tokens,)](
-            rows, rows.stride(-2), rows.stride(0), *made, width, parts, kind == "gelu_tanh", block, pdl, num_warps=warps, **extra
+            rows, rows.stride(-2), rows.stride(0), *made, width, parts, kind == "gelu_tanh", block, num_warps=warps, **launch
         )
     return made
 

@@ -17,6 +17,7 @@ import triton.language as tl
 from tokenwell.engine.kernels import gated as gated_kernels
 from tokenwell.engine.kernels.gated import activate
 from tokenwell.engine.kernels.norms import reference_rms_norm
+from tokenwell.engine.kernels.tiling import stages_that_fit
 from tokenwell.engine.platform import accelerator
 
 MOST_TOKENS = 16
@@ -299,13 +300,12 @@ def linear(
     cut = tiles or tiling(
         out, depth, weight.element_size(), tokens, gated=activation is not None, norm=norm is not None, group=group
     )
-    pdl = accelerator.dependent_launch(x.device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    launch = accelerator.launch(x.device)
     grid = (triton.cdiv(out, cut.rows),)
     known: dict[str, Any] = {
         "IN": depth, "GROUP": group, "GATED": activation is not None, "GELU": activation == "gelu_tanh",
         "SOFTCAP": softcap is not None, "ROWS": cut.rows, "COLUMNS": cut.columns,
-        "PDL": pdl, "num_warps": cut.warps, **extra,
+        "num_warps": cut.warps, **launch,
     }  # fmt: skip
     if tokens == 1:
         weights, eps = norm or (None, 0.0)
@@ -317,10 +317,13 @@ def linear(
     if norm is not None:
         raise ValueError("only the product of one token takes a norm")
     half = x.dtype == torch.bfloat16 and weight.dtype == torch.float8_e4m3fn
+    wide = max(8, triton.next_power_of_2(tokens))
+    lines = 2 * cut.rows if activation else cut.rows
+    step = cut.split * cut.columns * (lines * weight.element_size() + wide * x.element_size())
     _by_units[grid](
         x, x.stride(0), weight, scales, bias, residual, 0 if residual is None else residual.stride(0), y, out, tokens,
-        softcap or 1.0, _UNIT if half else 1.0, HALF=half, TOKENS=max(8, triton.next_power_of_2(tokens)), SPLIT=cut.split,
-        AHEAD=cut.ahead, **known,
+        softcap or 1.0, _UNIT if half else 1.0, HALF=half, TOKENS=wide, SPLIT=cut.split,
+        AHEAD=stages_that_fit(cut.ahead, step, x.device), **known,
     )  # fmt: skip
     return y
 

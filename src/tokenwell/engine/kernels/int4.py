@@ -6,8 +6,6 @@ j + SPAN / 2 in its high one; value = (code - zero) * scale, both for each group
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -248,14 +246,13 @@ def linear(
     y = torch.empty((tokens, out), dtype=x.dtype, device=x.device)
     width = span(matrix.group, columns)
     ahead, rolled = _ahead(columns, split * width, 2 if activation else 1, ahead)
-    pdl = accelerator.dependent_launch(x.device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    launch = accelerator.launch(x.device)
     _few_tokens[(triton.cdiv(out, rows),)](
         x, x.stride(0), matrix.codes, matrix.scales, matrix.zeros, bias, residual, 0 if residual is None else residual.stride(0),
         y, out, tokens, COLUMNS=columns, GROUPS=matrix.scales.shape[1], GROUP=matrix.group or triton.next_power_of_2(columns),
         SPAN=width, GATED=activation is not None, GELU=activation == "gelu_tanh",
         TOKENS=triton.next_power_of_2(tokens), ROWS=rows, SPLIT=split, AHEAD=ahead, ROLLED=rolled,
-        PDL=pdl, num_warps=split, **extra,
+        num_warps=split, **launch,
     )  # fmt: skip
     return y
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -28,9 +26,8 @@ def capped(logits: torch.Tensor, softcap: float) -> torch.Tensor:
     y = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     count = logits.numel()
     if count:
-        pdl = accelerator.dependent_launch(logits.device)
-        extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
-        _capped[(triton.cdiv(count, _BLOCK),)](logits, y, count, softcap, _BLOCK, pdl, **extra)
+        launch = accelerator.launch(logits.device)
+        _capped[(triton.cdiv(count, _BLOCK),)](logits, y, count, softcap, _BLOCK, **launch)
     return y
 
 

@@ -7,8 +7,6 @@ all of the columns, of which each of its warps multiplies a part.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as functional
 import triton
@@ -85,12 +83,11 @@ def linear(
     out = len(weight)
     y = torch.empty((tokens, out), dtype=dtype or x.dtype, device=x.device)
     weights, eps = norm or (None, 0.0)
-    pdl = accelerator.dependent_launch(x.device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    launch = accelerator.launch(x.device)
     _product[(triton.cdiv(out, _TILE), triton.cdiv(tokens, _TILE))](
         x, x.stride(0), weights, weight, bias, times, 0 if times is None else times.stride(0), y, out, tokens, eps,
         IN=depth, NORM=norm is not None, ACTIVATED=activation is not None, GELU=activation == "gelu_tanh", TILE=_TILE,
-        COLUMNS=min(64, max(16, triton.next_power_of_2(depth) // _SPLIT)), SPLIT=_SPLIT, PDL=pdl, num_warps=4, **extra,
+        COLUMNS=min(64, max(16, triton.next_power_of_2(depth) // _SPLIT)), SPLIT=_SPLIT, num_warps=4, **launch,
     )  # fmt: skip
     return y
 

@@ -113,10 +113,9 @@ def _launch(x: torch.Tensor, dim: int, **given: Any) -> None:
     )  # fmt: skip
     given = dict.fromkeys(names) | {"PARTS": 1} | given
     block = triton.next_power_of_2(dim)
-    pdl = accelerator.dependent_launch(x.device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
+    launch = accelerator.launch(x.device)
     _join[(x.shape[0],)](
-        x_at=x, x_stride=x.stride(0), DIM=dim, BLOCK=block, PDL=pdl, num_warps=_warps(x.shape[0], block), **given, **extra
+        x_at=x, x_stride=x.stride(0), DIM=dim, BLOCK=block, num_warps=_warps(x.shape[0], block), **given, **launch
     )  # fmt: skip
 
 

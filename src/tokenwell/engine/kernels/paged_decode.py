@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
@@ -274,9 +273,8 @@ def paged_decode(
     scale = scale * _LOG2_E if spec.softcap is None else scale / spec.softcap
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
     k, v = (cache.v if fold else cache.k), cache.v
-    pdl = accelerator.dependent_launch(device)
-    extra: dict[str, Any] = {"launch_pdl": True} if pdl else {}
-    every = {"QUERIES": queries, "HEAD_DIM": spec.head_dim, "PDL": pdl, **extra}
+    launch = accelerator.launch(device)
+    every = {"QUERIES": queries, "HEAD_DIM": spec.head_dim, **launch}
     layer = {
         "KV_HEADS": spec.kv_heads, "DIM": dim, "CAP": spec.softcap is not None, "FOLD": fold is not None,
         "HALF": fold.half if fold else 1, "TURNING": fold.turning if fold else 1,

@@ -8,8 +8,6 @@ The table may lie in pinned host memory: the kernel reads the rows that it needs
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as functional
 import triton
@@ -87,11 +85,6 @@ def _times(  # type: ignore[no-untyped-def]
     tl.store(out_at + token * width + at, (activate(gate, GELU) * value).to(out_at.dtype.element_ty), mask=inside)
 
 
-def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
-    pdl = accelerator.dependent_launch(x.device)
-    return pdl, {"launch_pdl": True} if pdl else {}
-
-
 def inputs(
     context: torch.Tensor, context_scale: float, table: torch.Tensor, table_scale: float, ids: torch.Tensor,
     weight: torch.Tensor, eps: float,
@@ -109,10 +102,10 @@ def inputs(
         several = max(1, min(2048 // block, triton.next_power_of_2(layers)))
         if tokens <= FEW:  # rather many programs than busy ones
             several = min(several, 2)
-        pdl, extra = _options(context)
+        launch = accelerator.launch(context.device)
         _inputs[(tokens, triton.cdiv(layers, several))](
             context, context.stride(0), context_scale, table, table_scale, ids, weight, out, eps, _HALF_ROOT,
-            LAYERS=layers, DIM=dim, SEVERAL=several, BLOCK=block, PDL=pdl, num_warps=4, **extra,
+            LAYERS=layers, DIM=dim, SEVERAL=several, BLOCK=block, num_warps=4, **launch,
         )  # fmt: skip
     return out
 
@@ -129,11 +122,11 @@ def sum_and_gate(
     out = torch.empty((tokens, width), dtype=x.dtype, device=x.device)
     if tokens:
         rows, warps = _shape(tokens)
-        pdl, extra = _options(x)
+        launch = accelerator.launch(x.device)
         _sum_and_gate[(tokens, triton.cdiv(width, rows))](
             x, x.stride(0), y, y.stride(0), norm, weight, given, given.stride(0), total, out, eps,
-            DIM=dim, WIDTH=width, ROWS=rows, BLOCK=triton.next_power_of_2(dim), GELU=kind == "gelu_tanh", PDL=pdl,
-            num_warps=warps, **extra,
+            DIM=dim, WIDTH=width, ROWS=rows, BLOCK=triton.next_power_of_2(dim), GELU=kind == "gelu_tanh",
+            num_warps=warps, **launch,
         )  # fmt: skip
     return total, out
 
@@ -149,10 +142,10 @@ def times(gate: torch.Tensor, given: torch.Tensor, kind: str) -> torch.Tensor:
     out = torch.empty((tokens, width), dtype=gate.dtype, device=gate.device)
     if tokens:
         block = min(triton.next_power_of_2(width), 1024)
-        pdl, extra = _options(gate)
+        launch = accelerator.launch(gate.device)
         _times[(tokens, triton.cdiv(width, block))](
-            gate, gate.stride(0), given, given.stride(0), out, width, kind == "gelu_tanh", block, pdl,
-            num_warps=max(1, block // 256), **extra,
+            gate, gate.stride(0), given, given.stride(0), out, width, kind == "gelu_tanh", block,
+            num_warps=max(1, block // 256), **launch,
         )  # fmt: skip
     return out
 

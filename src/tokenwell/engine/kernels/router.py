@@ -6,8 +6,6 @@ everything: its last program to end, as a counter tells, has all logits and choo
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -95,11 +93,6 @@ def counters(device: torch.device) -> torch.Tensor:
     return torch.zeros(FEW_TOKENS, dtype=torch.int32, device=device)
 
 
-def _options(x: torch.Tensor) -> tuple[bool, dict[str, Any]]:
-    pdl = accelerator.dependent_launch(x.device)
-    return pdl, {"launch_pdl": True} if pdl else {}
-
-
 def _empty(tokens: int, top: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     chosen = torch.empty((tokens, top), dtype=torch.int32, device=device)
     return chosen, torch.empty((tokens, top), dtype=torch.float32, device=device)
@@ -116,10 +109,10 @@ def choose(
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     chosen, share = _empty(tokens, top, logits.device)
     if tokens:
-        pdl, extra = _options(logits)
+        launch = accelerator.launch(logits.device)
         _choose[(tokens,)](
             logits, logits.stride(0), factor, chosen, share, experts, TOP=top, SLOTS=triton.next_power_of_2(top),
-            OVER_CHOSEN=over_chosen, BLOCK=triton.next_power_of_2(experts), PDL=pdl, num_warps=1, **extra,
+            OVER_CHOSEN=over_chosen, BLOCK=triton.next_power_of_2(experts), num_warps=1, **launch,
         )  # fmt: skip
     return chosen, share
 
@@ -138,12 +131,12 @@ def route(
     chosen, share = _empty(tokens, top, x.device)
     logits = torch.empty((tokens, experts), dtype=torch.float32, device=x.device)
     if tokens:
-        pdl, extra = _options(x)
+        launch = accelerator.launch(x.device)
         _route[(triton.cdiv(experts, _ROWS), tokens)](
             x, x.stride(0), norm[0] if norm else None, weight, bias, factor, logits, counts, chosen, share,
             experts, norm[1] if norm else 0.0, DIM=dim, WIDE=triton.next_power_of_2(dim), NORM=norm is not None, TOP=top,
             SLOTS=triton.next_power_of_2(top), OVER_CHOSEN=over_chosen, ROWS=_ROWS, BLOCK=triton.next_power_of_2(experts),
-            PDL=pdl, num_warps=8, **extra,
+            num_warps=8, **launch,
         )  # fmt: skip
     return chosen, share
 

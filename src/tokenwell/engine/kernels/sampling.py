@@ -194,11 +194,11 @@ def survey(logits: torch.Tensor, parameters: torch.Tensor | None, *, filters: bo
     best, mass, lowest = (torch.empty(rows, chunks, device=logits.device) for _ in range(3))
     place = torch.empty(rows, chunks, dtype=torch.int32, device=logits.device)
     totals = torch.empty(rows, ROUNDS + 1, BINS, dtype=torch.int32, device=logits.device) if filters else None
-    pdl = accelerator.dependent_launch(logits.device)
+    launch = accelerator.launch(logits.device)
     _survey[chunks, rows](
         logits, logits.stride(0), vocabulary, parameters, best, place, mass, lowest, totals, chunks,
-        RANDOM=parameters is not None, FILTERS=filters, TOTALS=(ROUNDS + 1) * BINS, CHUNK=CHUNK, PDL=pdl,
-        num_warps=4, launch_pdl=pdl,
+        RANDOM=parameters is not None, FILTERS=filters, TOTALS=(ROUNDS + 1) * BINS, CHUNK=CHUNK,
+        num_warps=4, **launch,
     )  # fmt: skip
     return Survey(best, place, mass, lowest, totals)
 
@@ -219,18 +219,18 @@ def choose(logits: torch.Tensor, parameters: torch.Tensor | None, *, filters: bo
     mass, cut, tie = seen.mass, None, None
     chunks = mass.shape[1]
     wide = triton.next_power_of_2(chunks)
-    pdl = accelerator.dependent_launch(logits.device)
+    launch = accelerator.launch(logits.device)
     if filters and parameters is not None:
         kept = sampling_filters.keep(logits, parameters, seen)
         cut, tie, mass = kept.cut, kept.tie, torch.empty_like(seen.mass)
         _weigh[chunks, rows](
             logits, logits.stride(0), vocabulary, parameters, seen.best, seen.mass, cut, tie, mass, chunks,
-            CHUNK=CHUNK, CHUNKS=wide, PDL=pdl, num_warps=4, launch_pdl=pdl,
+            CHUNK=CHUNK, CHUNKS=wide, num_warps=4, **launch,
         )  # fmt: skip
     _settle[(rows,)](
         logits, logits.stride(0), vocabulary, parameters, seen.best, seen.place, mass, cut, tie, tokens, chunks,
-        RANDOM=parameters is not None, FILTERS=cut is not None, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl,
-        num_warps=8, launch_pdl=pdl,
+        RANDOM=parameters is not None, FILTERS=cut is not None, CHUNK=CHUNK, CHUNKS=wide,
+        num_warps=8, **launch,
     )  # fmt: skip
     return tokens
 

@@ -349,7 +349,7 @@ def keep(logits: torch.Tensor, parameters: torch.Tensor, survey: Survey) -> Kept
     device = logits.device
     chunks = survey.best.shape[1]
     wide = triton.next_power_of_2(chunks)
-    pdl = accelerator.dependent_launch(device)
+    launch = accelerator.launch(device)
     states = torch.empty(rows, ROUNDS + 1, _FIELDS, dtype=torch.int32, device=device)
     masses = torch.empty(2 * ROUNDS + 1, rows, chunks, device=device)
     listed = torch.empty(rows, LISTED, dtype=torch.int32, device=device)
@@ -358,15 +358,15 @@ def keep(logits: torch.Tensor, parameters: torch.Tensor, survey: Survey) -> Kept
     for round_ in range(ROUNDS):
         _narrow[chunks, rows](
             *row, survey.lowest, states, survey.totals, masses, chunks, rows,
-            ROUND=round_, ROUNDS=ROUNDS, BINS=BINS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl,
-            num_warps=4, launch_pdl=pdl,
+            ROUND=round_, ROUNDS=ROUNDS, BINS=BINS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide,
+            num_warps=4, **launch,
         )  # fmt: skip
     _gather[chunks, rows](
         *row, states, survey.totals, masses, listed, ids, chunks, rows,
-        ROUNDS=ROUNDS, BINS=BINS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl, num_warps=4, launch_pdl=pdl,
+        ROUNDS=ROUNDS, BINS=BINS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide, num_warps=4, **launch,
     )  # fmt: skip
     _cut[(rows,)](
         *row, states, masses, listed, ids, cut, tie, chunks, rows,
-        ROUNDS=ROUNDS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide, PDL=pdl, num_warps=CUT_WARPS, launch_pdl=pdl,
+        ROUNDS=ROUNDS, LISTED=LISTED, CHUNK=CHUNK, CHUNKS=wide, num_warps=CUT_WARPS, **launch,
     )  # fmt: skip
     return Kept(cut, tie)

@@ -1,4 +1,4 @@
-"""How a kernel of attention cuts a product of many queries and keys, and what of that fits into a processor's shared memory."""
+"""How a kernel of attention cuts a product of many queries and keys, and what of a product shared memory can hold."""
 
 from __future__ import annotations
 
@@ -48,3 +48,11 @@ def room_bytes(device: torch.device) -> int:
         return 1 << 20
     # A kilobyte is for barriers and sums.
     return int(driver.active.utils.get_device_properties(device.index or 0)["max_shared_mem"]) - 1024
+
+
+def stages_that_fit(stages: int, step_bytes: int, device: torch.device) -> int:
+    """`stages` of a loop whose products read `step_bytes` a step, or as many as shared memory holds: at least one.
+
+    While a step is multiplied, the others lie there. Most cards have 100 kB or more; AMD's and older ones have 64.
+    """
+    return min(stages, room_bytes(device) // step_bytes + 1)

@@ -46,6 +46,14 @@ def dependent_launch(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
+def launch(device: torch.device) -> dict[str, bool]:
+    """What every kernel that has a PDL is launched with: whether it may start while the one before it ends.
+
+    Only compilers for devices that can do so know the option that says it to the launcher: others raise KeyError.
+    """
+    return {"PDL": True, "launch_pdl": True} if dependent_launch(device) else {"PDL": False}
+
+
 @cache
 def fp8_units(device: torch.device) -> bool:
     """Whether torch multiplies e4m3 matrices with scales for rows and columns on `device`."""
