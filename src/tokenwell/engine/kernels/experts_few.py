@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels import mxfp4
+from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.gated import activate
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.weights.experts import ExpertMatrix
@@ -89,7 +90,7 @@ def _multiply(  # type: ignore[no-untyped-def]
                 eviction_policy="evict_first",
             )  # fmt: skip
             x = tl.load(x_at[:, None] + column[None, :], mask=x_inside[:, None] & (column < IN)[None, :], other=0.0)
-            wide += weight.to(tl.float32) * x.to(tl.float32)[:, None, :]
+            wide += decoded(weight).to(tl.float32) * x.to(tl.float32)[:, None, :]
         return tl.sum(wide, 2)
 
 
@@ -180,13 +181,13 @@ def experts_few(
     one, two = tiles or (tiling(gate_up), tiling(down))
     count = gate_up.codes.shape[0]
     _gate_up[(triton.cdiv(width, one.rows), tokens * top)](
-        x, x.stride(0), chosen, gate_up.codes, gate_up.scales, gate_up.bias, hidden, width, limit, first, count,
+        x, x.stride(0), chosen, readable(gate_up.codes), gate_up.scales, gate_up.bias, hidden, width, limit, first, count,
         IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, ROWS=one.rows, COLUMNS=one.columns,
         num_warps=one.warps, **launch,
     )  # fmt: skip
     _down[(triton.cdiv(dim, two.rows), tokens)](
-        hidden, chosen, share, down.codes, down.scales, down.bias, residual, 0 if residual is None else residual.stride(0),
-        y, dim, first, count, IN=width, TOP=top, SLOTS=triton.next_power_of_2(top), PACKED=down.packed, ROWS=two.rows,
-        COLUMNS=two.columns, num_warps=two.warps, **launch,
+        hidden, chosen, share, readable(down.codes), down.scales, down.bias, residual,
+        0 if residual is None else residual.stride(0), y, dim, first, count, IN=width, TOP=top,
+        SLOTS=triton.next_power_of_2(top), PACKED=down.packed, ROWS=two.rows, COLUMNS=two.columns, num_warps=two.warps, **launch,
     )  # fmt: skip
     return y

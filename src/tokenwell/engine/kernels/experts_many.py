@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels import mxfp4
+from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.experts_few import KINDS, gate
 from tokenwell.engine.kernels.fp8 import quantise_tokens
 from tokenwell.engine.kernels.tiling import stages_that_fit
@@ -115,7 +116,7 @@ def _add(codes, powers, x, total, PACKED: tl.constexpr):  # type: ignore[no-unty
         return tl.dot(codes, x, total, input_precision="ieee")
     else:
         # By way of float16, which is two elements an instruction; straight to bfloat16 is a slow conversion on Hopper.
-        return tl.dot(codes.to(tl.float16).to(tl.float32).to(x.dtype), x, total, input_precision="ieee")
+        return tl.dot(decoded(codes).to(tl.float16).to(tl.float32).to(x.dtype), x, total, input_precision="ieee")
 
 
 @triton.jit
@@ -296,14 +297,14 @@ def experts_many(
     one, two = (_fitted(cut, x, gate_up) for cut in (one, two))
     launch = accelerator.launch(x.device)
     _gate_up[(triton.cdiv(2 * width, one.rows), count, one.parts)](
-        x, x.stride(0), scale, order, starts, gate_up.codes, gate_up.scales, gate_up.bias, hidden, width, limit,
+        x, x.stride(0), scale, order, starts, readable(gate_up.codes), gate_up.scales, gate_up.bias, hidden, width, limit,
         IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, SLOTS=one.slots, ROWS=one.rows, COLUMNS=one.columns,
         PARTS=one.parts, STAGES=one.stages, num_warps=one.warps, **launch,
     )  # fmt: skip
     if quantise:
         hidden, scale = quantise_tokens(hidden)
     _down[(triton.cdiv(dim, two.rows), count, two.parts)](
-        hidden, scale, order, starts, share, down.codes, down.scales, down.bias, parts, dim,
+        hidden, scale, order, starts, share, readable(down.codes), down.scales, down.bias, parts, dim,
         IN=width, PACKED=down.packed, SLOTS=two.slots, ROWS=two.rows, COLUMNS=two.columns,
         PARTS=two.parts, STAGES=two.stages, num_warps=two.warps, **launch,
     )  # fmt: skip

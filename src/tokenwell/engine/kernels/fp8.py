@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels.codes import Codes
+from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.platform import accelerator
 
 _DTYPE = torch.float8_e4m3fn
@@ -48,7 +49,7 @@ def _dequantise(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < columns
-    codes = tl.load(codes_at + row * columns + at, mask=inside, other=0.0).to(tl.float32)
+    codes = decoded(tl.load(codes_at + row * columns + at, mask=inside, other=0.0)).to(tl.float32)
     if GROUP == 0:
         scale = tl.load(scales_at + row)
         tl.store(y_at + row * columns + at, (codes * scale).to(y_at.dtype.element_ty), mask=inside)
@@ -77,7 +78,7 @@ def dequantise(codes: torch.Tensor, scales: torch.Tensor, group: int, dtype: tor
     if y.numel():
         block = min(triton.next_power_of_2(columns), 2048)
         count = 1 if group == 0 else scales.shape[1]
-        _dequantise[(rows, triton.cdiv(columns, block))](codes, scales, y, columns, count, group, block, num_warps=4)
+        _dequantise[(rows, triton.cdiv(columns, block))](readable(codes), scales, y, columns, count, group, block, num_warps=4)
     return y
 
 

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tokenwell.engine.kernels.e4m3 import encoded, readable
 from tokenwell.engine.kernels.heads import Heads
 from tokenwell.engine.platform import accelerator
 
@@ -31,7 +32,10 @@ def _stored(x, factor, place, inside, FP8: tl.constexpr):  # type: ignore[no-unt
     """Store x, in an 8-bit cache times `factor` and within what 8 bits hold."""
     if FP8:
         x = tl.minimum(tl.maximum(x * factor, -448.0), 448.0)
-    tl.store(place, x.to(place.dtype.element_ty), mask=inside)
+    if place.dtype.element_ty == tl.uint8:
+        tl.store(place, encoded(x), mask=inside)
+    else:
+        tl.store(place, x.to(place.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -171,7 +175,7 @@ def front(
     launch = accelerator.launch(qkv.device)
     whole = triton.next_power_of_2(dim)
     _front[(triton.cdiv(tokens, several), heads.heads + keys + values)](
-        qkv, qkv.stride(0), q, k, v, heads.q_norm, heads.k_norm, cos, sin,
+        qkv, qkv.stride(0), q, readable(k), readable(v), heads.q_norm, heads.k_norm, cos, sin,
         positions, token_rows, slots, table, table.stride(0),
         k.stride(0), k.stride(1), k.stride(2), v.stride(0), v.stride(1), v.stride(2),
         tokens, heads.eps, 1 / k_scale, 1 / v_scale, page_tokens,

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels import gated as gated_kernels
+from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.gated import activate
 from tokenwell.engine.kernels.norms import reference_rms_norm
 from tokenwell.engine.kernels.tiling import stages_that_fit
@@ -69,7 +70,7 @@ def _scaled(  # type: ignore[no-untyped-def]
     piece, scales_at, row, STEP: tl.constexpr, IN: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr
 ):
     """The piece in float32, times the scale of each group of columns where there are groups."""
-    values = piece.to(tl.float32)
+    values = decoded(piece).to(tl.float32)
     if GROUP > 0:
         PER_PIECE: tl.constexpr = COLUMNS // GROUP
         COUNT: tl.constexpr = (IN + GROUP - 1) // GROUP
@@ -165,7 +166,8 @@ def _added(  # type: ignore[no-untyped-def]
     """total [SPLIT, rows, tokens] plus a tile of W times x [SPLIT, columns, tokens]; part i starts at column starts[i]."""
     at = weight_at + rows[None, :, None] * IN + columns[:, None, :]
     # Weights are read once: they should not push anything else out of the cache.
-    tile = tl.load(at, mask=(columns < IN)[:, None, :], other=0.0, eviction_policy="evict_first").to(x.dtype)
+    tile = tl.load(at, mask=(columns < IN)[:, None, :], other=0.0, eviction_policy="evict_first")
+    tile = decoded(tile).to(x.dtype)
     if GROUP == 0:
         return tl.dot(tile, x, total, input_precision="ieee")
     else:  # noqa: RET505, one of the two is compiled
@@ -300,7 +302,7 @@ def linear(
     cut = tiles or tiling(
         out, depth, weight.element_size(), tokens, gated=activation is not None, norm=norm is not None, group=group
     )
-    launch = accelerator.launch(x.device)
+    codes, launch = readable(weight), accelerator.launch(x.device)
     grid = (triton.cdiv(out, cut.rows),)
     known: dict[str, Any] = {
         "IN": depth, "GROUP": group, "GATED": activation is not None, "GELU": activation == "gelu_tanh",
@@ -311,7 +313,7 @@ def linear(
         weights, eps = norm or (None, 0.0)
         ahead = min(cut.ahead, triton.cdiv(depth, cut.columns))
         _one_token[grid](
-            x, weight, scales, bias, weights, residual, y, out, eps, softcap or 1.0, NORM=norm is not None, AHEAD=ahead, **known
+            x, codes, scales, bias, weights, residual, y, out, eps, softcap or 1.0, NORM=norm is not None, AHEAD=ahead, **known
         )
         return y
     if norm is not None:
@@ -321,7 +323,7 @@ def linear(
     lines = 2 * cut.rows if activation else cut.rows
     step = cut.split * cut.columns * (lines * weight.element_size() + wide * x.element_size())
     _by_units[grid](
-        x, x.stride(0), weight, scales, bias, residual, 0 if residual is None else residual.stride(0), y, out, tokens,
+        x, x.stride(0), codes, scales, bias, residual, 0 if residual is None else residual.stride(0), y, out, tokens,
         softcap or 1.0, _UNIT if half else 1.0, HALF=half, TOKENS=wide, SPLIT=cut.split,
         AHEAD=stages_that_fit(cut.ahead, step, x.device), **known,
     )  # fmt: skip

@@ -20,6 +20,7 @@ import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache, Shared
 from tokenwell.engine.kernels import paged_shared
+from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.paged_keys import attend_keys, capped, load_queries
 from tokenwell.engine.kernels.paged_shared import shared_share
 from tokenwell.engine.kernels.tiling import room_bytes
@@ -130,12 +131,12 @@ def _newest(  # type: ignore[no-untyped-def]
     """The softmax's state after the newest key and the sink: largest [TILE], total [TILE] and mixed [TILE, DIM]."""
     channel = tl.arange(0, DIM)
     inside = channel < HEAD_DIM
-    v = tl.load(v_at + channel, mask=inside, other=0.0).to(tl.float32)
+    v = decoded(tl.load(v_at + channel, mask=inside, other=0.0)).to(tl.float32)
     if FOLD:
         pair = tl.arange(0, TURN)
         turns = pair < TURNING
-        first = tl.load(v_at + pair, mask=turns, other=0.0).to(tl.float32)
-        second = tl.load(v_at + HALF + pair, mask=turns, other=0.0).to(tl.float32)
+        first = decoded(tl.load(v_at + pair, mask=turns, other=0.0)).to(tl.float32)
+        second = decoded(tl.load(v_at + HALF + pair, mask=turns, other=0.0)).to(tl.float32)
         first *= tl.load(weight_at + pair, mask=turns, other=0.0).to(tl.float32)
         second *= tl.load(weight_at + HALF + pair, mask=turns, other=0.0).to(tl.float32)
         cos = tl.load(cos_at + newest * TURNING + pair, mask=turns, other=1.0).to(tl.float32)
@@ -144,7 +145,7 @@ def _newest(  # type: ignore[no-untyped-def]
         scores += tl.sum(q_first.to(tl.float32) * (first * cos - second * sin)[None, :], 1)
         scores += tl.sum(q_second.to(tl.float32) * (second * cos + first * sin)[None, :], 1)
     else:
-        k = tl.load(k_at + channel, mask=inside, other=0.0).to(tl.float32)
+        k = decoded(tl.load(k_at + channel, mask=inside, other=0.0)).to(tl.float32)
         scores = tl.sum(q.to(tl.float32) * k[None, :], 1)
     scores = capped(scores, scale, cap, CAP)
     largest = scores
@@ -272,7 +273,7 @@ def paged_decode(
     scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
     scale = scale * _LOG2_E if spec.softcap is None else scale / spec.softcap
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
-    k, v = (cache.v if fold else cache.k), cache.v
+    k, v = readable(cache.v if fold else cache.k), readable(cache.v)
     launch = accelerator.launch(device)
     every = {"QUERIES": queries, "HEAD_DIM": spec.head_dim, **launch}
     layer = {

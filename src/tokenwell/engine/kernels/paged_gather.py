@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.attention.spec import LayerCache
+from tokenwell.engine.kernels.e4m3 import decoded, readable
 
 PIECE = 128  # keys; what is gathered of a row begins at a multiple of it and ends at one, padded with zeros
 
@@ -35,14 +36,14 @@ def _gather(  # type: ignore[no-untyped-def]
     inside = there[:, None] & (channel < HEAD_DIM)[None, :]
     out = (token.to(tl.int64) * kv_heads + head)[:, None] * DIM + channel[None, :]
     v_row = v_at + (page * v_page + offset * v_token + head * v_head)[:, None]
-    v = tl.load(v_row + channel[None, :], mask=inside, other=0.0).to(tl.float32) * v_scale
+    v = decoded(tl.load(v_row + channel[None, :], mask=inside, other=0.0)).to(tl.float32) * v_scale
     tl.store(v_out_at + out, v.to(v_out_at.dtype.element_ty))
     if FOLD:
         index = channel % HALF
         turns = (channel < 2 * HALF) & (index < TURNING)
         first = channel < HALF
         mate = tl.where(turns, tl.where(first, channel + HALF, channel - HALF), channel)
-        other = tl.load(v_row + mate[None, :], mask=inside, other=0.0).to(tl.float32) * v_scale
+        other = decoded(tl.load(v_row + mate[None, :], mask=inside, other=0.0)).to(tl.float32) * v_scale
         weight = tl.load(weight_at + channel, mask=channel < HEAD_DIM, other=0.0).to(tl.float32)
         mates = tl.load(weight_at + mate, mask=mate < HEAD_DIM, other=0.0).to(tl.float32)
         angle = position[:, None] * TURNING + index[None, :]
@@ -52,7 +53,7 @@ def _gather(  # type: ignore[no-untyped-def]
         k = v * weight[None, :] * cos + other * mates[None, :] * tl.where(first[None, :], -sin, sin)
     else:
         k_row = k_at + (page * k_page + offset * k_token + head * k_head)[:, None]
-        k = tl.load(k_row + channel[None, :], mask=inside, other=0.0).to(tl.float32) * k_scale
+        k = decoded(tl.load(k_row + channel[None, :], mask=inside, other=0.0)).to(tl.float32) * k_scale
     tl.store(k_out_at + out, k.to(k_out_at.dtype.element_ty))
 
 
@@ -73,9 +74,9 @@ def paged_gather(
     if tokens == 0:
         return k, v
     several = min(PIECE, max(1, 4096 // dim))
-    keys = cache.v if fold else cache.k
+    keys, values = readable(cache.v if fold else cache.k), readable(cache.v)
     _gather[(tokens // several, kv_heads)](
-        k, v, keys, cache.v, pieces, table, table.stride(0), fold and fold.weight, fold and fold.cos, fold and fold.sin,
+        k, v, keys, values, pieces, table, table.stride(0), fold and fold.weight, fold and fold.cos, fold and fold.sin,
         keys.stride(0), keys.stride(1), keys.stride(2), cache.v.stride(0), cache.v.stride(1), cache.v.stride(2),
         cache.k_scale, cache.v_scale, kv_heads,
         HEAD_DIM=head_dim, DIM=dim, FOLD=fold is not None, HALF=fold.half if fold else 1,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from tokenwell.engine.kernels.e4m3 import decoded
+
 
 @triton.jit
 def key_places(table_at, keys, there, PAGE_TOKENS: tl.constexpr):  # type: ignore[no-untyped-def]
@@ -52,8 +54,8 @@ def turning_keys(  # type: ignore[no-untyped-def]
     turns = pair < TURNING
     inside = there[:, None] & turns[None, :]
     at = v_at + places[:, None] + pair[None, :]
-    first = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(at + HALF, mask=inside, other=0.0).to(tl.float32)
+    first = decoded(tl.load(at, mask=inside, other=0.0)).to(tl.float32)
+    second = decoded(tl.load(at + HALF, mask=inside, other=0.0)).to(tl.float32)
     first *= tl.load(weight_at + pair, mask=turns, other=0.0).to(tl.float32)[None, :]
     second *= tl.load(weight_at + HALF + pair, mask=turns, other=0.0).to(tl.float32)[None, :]
     angle = keys[:, None] * TURNING + pair[None, :]
@@ -98,7 +100,7 @@ def _scores(  # type: ignore[no-untyped-def]
     q, q_first, q_second, k, k_first, k_second, there, scale, cap, CAP: tl.constexpr, FOLD: tl.constexpr
 ):
     """Scores [TILE, keys] in units of log 2; what is not there weighs nothing."""
-    scores = tl.dot(q, tl.trans(k.to(q.dtype)), input_precision="ieee")
+    scores = tl.dot(q, tl.trans(decoded(k).to(q.dtype)), input_precision="ieee")
     if FOLD:
         scores = tl.dot(q_first, tl.trans(k_first), scores, input_precision="ieee")
         scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
@@ -133,5 +135,5 @@ def attend_keys(  # type: ignore[no-untyped-def]
             HEAD_DIM, DIM, FOLD, HALF, TURNING, TURN, PAGE_TOKENS,
         )  # fmt: skip
         scores = _scores(q, q_first, q_second, k, k_first, k_second, keys < high, scale, cap, CAP, FOLD)
-        mixed, total, largest = absorb(mixed, total, largest, scores, v.to(like))
+        mixed, total, largest = absorb(mixed, total, largest, scores, decoded(v).to(like))
     return mixed, total, largest

@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
+from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.paged_keys import absorb, capped, key_places, load_queries, turning_keys
 from tokenwell.engine.kernels.tiling import Tiling, room_bytes
 
@@ -43,16 +44,16 @@ def _attend(  # type: ignore[no-untyped-def]
         loaded = there[:, None] & inside[None, :] if MASKED or DIM != HEAD_DIM else None
         fill = None if loaded is None else 0.0
         if FOLD:
-            v = tl.load(v_at + v_place[:, None] + channel[None, :], mask=loaded, other=fill).to(q.dtype)
+            v = decoded(tl.load(v_at + v_place[:, None] + channel[None, :], mask=loaded, other=fill)).to(q.dtype)
             scores = tl.dot(q, tl.trans(v), input_precision="ieee")
             k_first, k_second = turning_keys(v_at, v_place, keys, there, weight_at, cos_at, sin_at, q.dtype, HALF, TURNING, TURN)
             scores = tl.dot(q_first, tl.trans(k_first), scores, input_precision="ieee")
             scores = tl.dot(q_second, tl.trans(k_second), scores, input_precision="ieee")
         else:
             k_place = page * k_page + offset * k_token
-            k = tl.load(k_at + k_place[:, None] + channel[None, :], mask=loaded, other=fill).to(q.dtype)
+            k = decoded(tl.load(k_at + k_place[:, None] + channel[None, :], mask=loaded, other=fill)).to(q.dtype)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-            v = tl.load(v_at + v_place[:, None] + channel[None, :], mask=loaded, other=fill).to(q.dtype)
+            v = decoded(tl.load(v_at + v_place[:, None] + channel[None, :], mask=loaded, other=fill)).to(q.dtype)
         scores = capped(scores, scale, cap, CAP)
         if MASKED:
             seen = keys[None, :] <= position[:, None]
@@ -175,7 +176,7 @@ def paged_prefill(
     fold = cache.fold
     scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
-    k, v = (cache.v if fold else cache.k), cache.v
+    k, v = readable(cache.v if fold else cache.k), readable(cache.v)
     extra: dict[str, Any] = {"num_warps": chosen.warps, "num_stages": chosen.stages}
     _prefill[(spec.kv_heads, len(rows), triton.cdiv(most, chosen.tile // queries))](
         q, q.stride(0), out, k, v, table, table.stride(0), slots, starts, lengths, sinks,

@@ -53,6 +53,7 @@ def room_bytes(device: torch.device) -> int:
 def stages_that_fit(stages: int, step_bytes: int, device: torch.device) -> int:
     """`stages` of a loop whose products read `step_bytes` a step, or as many as shared memory holds: at least one.
 
-    While a step is multiplied, the others lie there. Most cards have 100 kB or more; AMD's and older ones have 64.
+    Most cards have 100 kB or more for a program; AMD's, Intel's and old ones 64. While a step is multiplied, the others lie
+    there; the room of one more is for what compilers put there beside them.
     """
-    return min(stages, room_bytes(device) // step_bytes + 1)
+    return max(1, min(stages, room_bytes(device) // step_bytes))

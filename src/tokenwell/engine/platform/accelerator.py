@@ -55,6 +55,12 @@ def launch(device: torch.device) -> dict[str, bool]:
 
 
 @cache
+def knows_e4m3(device: torch.device) -> bool:
+    """Whether Triton compiles for `device` what reads and writes e4m3: NVIDIA's cards from Ada on, others' always."""
+    return device.type != "cuda" or torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+@cache
 def fp8_units(device: torch.device) -> bool:
     """Whether torch multiplies e4m3 matrices with scales for rows and columns on `device`."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
