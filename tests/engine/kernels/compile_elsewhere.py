@@ -97,7 +97,8 @@ def pretend(card: Card) -> Found:
     answers: dict[str, Any] = {
         "kernels_reason_not": lambda device: None, "processors": lambda device: card.processors,
         "dependent_launch": lambda device: card.pdl, "fp8_units": lambda device: card.fp8,
-        "knows_e4m3": lambda device: card.fp8 or card.target.backend != "cuda",
+        "knows_e4m3": lambda device: card.fp8,
+        "held_bytes": lambda itemsize, device: itemsize if card.target.backend == "cuda" else max(2, itemsize),
         "graphs_reason_not": lambda device: "nothing is computed", "refresh": lambda arrays, packed: None,
         "uploads": sent, "upload": lambda array, device: sent([array], device)[0], "readback": lambda tensor: tensor,
     }  # fmt: skip

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenwell.engine.kernels import tiling as tilings
+from tokenwell.engine.kernels.paged_decode import cut_for
 from tokenwell.engine.kernels.tiling import Tiling, stages_that_fit
 
 
@@ -34,3 +35,18 @@ def test_a_tiling_shrinks_until_it_fits(
 def test_fewer_stages_where_shared_memory_is_small(step: int, fitting: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tilings, "room_bytes", lambda device: 64 << 10)
     assert stages_that_fit(4, step, torch.device("cuda")) == fitting
+
+
+@given(
+    rows=st.sampled_from([1, 16, 256]), kv_heads=st.sampled_from([1, 8]), dim=st.sampled_from([64, 128, 256, 512]),
+    itemsize=st.sampled_from([1, 2, 4]), visible=st.sampled_from([128, 1024, 131072]),
+    room=st.sampled_from([63 << 10, 98 << 10, 226 << 10]),
+)  # fmt: skip
+def test_decode_fits_too(rows: int, kv_heads: int, dim: int, itemsize: int, visible: int, room: int) -> None:
+    asked = cut_for(rows, kv_heads, dim, itemsize, visible, processors=132)
+    key_bytes = 2 * dim * itemsize
+    fitted = asked.fitted(key_bytes, room)
+    assert fitted.block * fitted.stages * key_bytes <= room or (fitted.block, fitted.stages) == (16, 1)
+    assert fitted.splits == asked.splits
+    if room > 200 << 10:  # the card that the cut was measured on
+        assert fitted == asked

@@ -12,7 +12,7 @@ The plain reference is engine/attention/reference.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -27,6 +27,7 @@ from tokenwell.engine.kernels.tiling import room_bytes
 from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
+_LEAST_BLOCK = 16
 _MOST_SPLITS = 64
 _WIDTHS = (4, 16, 64, 128)  # of what is merged
 _MERGED = 8192  # numbers that one program merges at most
@@ -212,6 +213,13 @@ class Cut:
     stages: int  # depth of loads in flight
     usual: int = _MOST_SPLITS  # splits of a row, unless they would be very long
 
+    def fitted(self, key_bytes: int, room: int) -> Cut:
+        """With fewer keys at once, or fewer in flight, where shared memory has only `room` bytes for keys and their values."""
+        block = self.block
+        while block > _LEAST_BLOCK and 2 * block * key_bytes > room:
+            block //= 2
+        return replace(self, block=block, stages=max(1, min(self.stages, room // (block * key_bytes))))
+
 
 def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, processors: int) -> Cut:
     """What measured fastest on an H200 (docs/log.md), for rows of at most `visible` keys that a query sees."""
@@ -259,6 +267,8 @@ def paged_decode(
         visible = longest if spec.window is None else min(longest, spec.window)
         processors = accelerator.processors(device)
         cut = cut_for(rows, spec.kv_heads, dim, cache.v.dtype.itemsize, visible, processors)
+        held = dim * accelerator.held_bytes(cache.v.dtype.itemsize, device)
+        cut = cut.fitted(held if fold else 2 * held, room_bytes(device))
     packed = triton.next_power_of_2(queries)
     together, others = None, 0
     if shared is not None:

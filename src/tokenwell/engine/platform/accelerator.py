@@ -56,8 +56,19 @@ def launch(device: torch.device) -> dict[str, bool]:
 
 @cache
 def knows_e4m3(device: torch.device) -> bool:
-    """Whether Triton compiles for `device` what reads and writes e4m3: NVIDIA's cards from Ada on, others' always."""
-    return device.type != "cuda" or torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 9)
+    """Whether kernels for `device` should read and write e4m3 as such.
+
+    Triton's compiler refuses it for NVIDIA's cards before Ada. For AMD's it takes ten times as long as for bytes to be decoded.
+    """
+    if device.type != "cuda":
+        return True
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+@cache
+def held_bytes(itemsize: int, device: torch.device) -> int:
+    """Bytes of a number of a KV cache that waits in shared memory: AMD's come by way of registers, where 8 bits become 16."""
+    return max(2, itemsize) if device.type == "cuda" and torch.version.hip is not None else itemsize
 
 
 @cache
