@@ -1,4 +1,4 @@
-"""e4m3 codes on cards whose compiler has no such type (NVIDIA's before Ada): they are read as bytes and decoded by their bits."""
+"""e4m3 as bytes, decoded and encoded by their bits, for cards whose compiler refuses the type or is slow with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoded(x):  # type: ignore[no-untyped-def]
 
 
 def readable(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor for a kernel that reads it with `decoded`: e4m3 as bytes, where the card's compiler does not know it."""
+    """A tensor for a kernel that reads it with `decoded` or writes `encoded`: e4m3 as bytes where `knows_e4m3` says no."""
     if tensor.dtype == torch.float8_e4m3fn and not accelerator.knows_e4m3(tensor.device):
         return tensor.view(torch.uint8)
     return tensor
