@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,8 +129,7 @@ def launch(
 
     for module in (choose, building):  # nothing can be compared where nothing is computed
         for name in ("try_first", "disagreement", "sharing_disagreement"):
-            with suppress(AttributeError):
-                getattr(module, name)
+            if hasattr(module, name):
                 setattr(module, name, lambda *given: None)
     DummyCheckpoint.read = lambda *given: None  # type: ignore[method-assign]
     checkpoint = DummyCheckpoint.open(config)

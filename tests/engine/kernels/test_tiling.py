@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenwell.engine.kernels import tiling as tilings
 from tokenwell.engine.kernels.paged_decode import cut_for
 from tokenwell.engine.kernels.tiling import Tiling, stages_that_fit
 
@@ -32,9 +30,8 @@ def test_a_tiling_shrinks_until_it_fits(
 
 
 @pytest.mark.parametrize(("step", "fitting"), [(1 << 10, 4), (16 << 10, 4), (24 << 10, 2), (65 << 10, 1)])
-def test_fewer_stages_where_shared_memory_is_small(step: int, fitting: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tilings, "room_bytes", lambda device: 64 << 10)
-    assert stages_that_fit(4, step, torch.device("cuda")) == fitting
+def test_fewer_stages_where_shared_memory_is_small(step: int, fitting: int) -> None:
+    assert stages_that_fit(4, step, 64 << 10) == fitting
 
 
 @given(

@@ -17,7 +17,7 @@ from tokenwell.engine.kernels import mxfp4
 from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.experts_few import KINDS, gate
 from tokenwell.engine.kernels.fp8 import quantise_tokens
-from tokenwell.engine.kernels.tiling import stages_that_fit
+from tokenwell.engine.kernels.tiling import room_bytes, stages_that_fit
 from tokenwell.engine.platform import accelerator
 from tokenwell.engine.weights.experts import ExpertMatrix
 
@@ -259,7 +259,8 @@ def _fitted(cut: Tiling, x: torch.Tensor, weight: ExpertMatrix) -> Tiling:
     """With as many stages as shared memory holds. Scales and what MXFP4 becomes take a quarter of its inputs' bytes."""
     row_bytes = cut.columns * weight.codes.element_size() // (8 if weight.packed else 1)
     input_bytes = cut.columns * x.element_size() * (5 if weight.packed else 4) // 4
-    return replace(cut, stages=stages_that_fit(cut.stages, cut.rows * row_bytes + cut.slots * input_bytes, x.device))
+    step = cut.rows * row_bytes + cut.slots * input_bytes
+    return replace(cut, stages=stages_that_fit(cut.stages, step, room_bytes(x.device)))
 
 
 def reason_not(x: torch.Tensor, weight: ExpertMatrix) -> str | None:

@@ -18,7 +18,7 @@ from tokenwell.engine.kernels import gated as gated_kernels
 from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.gated import activate
 from tokenwell.engine.kernels.norms import reference_rms_norm
-from tokenwell.engine.kernels.tiling import stages_that_fit
+from tokenwell.engine.kernels.tiling import room_bytes, stages_that_fit
 from tokenwell.engine.platform import accelerator
 
 MOST_TOKENS = 16
@@ -325,7 +325,7 @@ def linear(
     _by_units[grid](
         x, x.stride(0), codes, scales, bias, residual, 0 if residual is None else residual.stride(0), y, out, tokens,
         softcap or 1.0, _UNIT if half else 1.0, HALF=half, TOKENS=wide, SPLIT=cut.split,
-        AHEAD=stages_that_fit(cut.ahead, step, x.device), **known,
+        AHEAD=stages_that_fit(cut.ahead, step, room_bytes(x.device)), **known,
     )  # fmt: skip
     return y
 

@@ -23,7 +23,7 @@ from tokenwell.engine.kernels import paged_shared
 from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.paged_keys import attend_keys, capped, load_queries
 from tokenwell.engine.kernels.paged_shared import shared_share
-from tokenwell.engine.kernels.tiling import room_bytes
+from tokenwell.engine.kernels.tiling import room_bytes, stages_that_fit
 from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
@@ -218,7 +218,7 @@ class Cut:
         block = self.block
         while block > _LEAST_BLOCK and 2 * block * key_bytes > room:
             block //= 2
-        return replace(self, block=block, stages=max(1, min(self.stages, room // (block * key_bytes))))
+        return replace(self, block=block, stages=stages_that_fit(self.stages, block * key_bytes, room))
 
 
 def cut_for(rows: int, kv_heads: int, dim: int, value_bytes: int, visible: int, processors: int) -> Cut:

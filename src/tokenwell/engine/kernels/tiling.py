@@ -50,10 +50,10 @@ def room_bytes(device: torch.device) -> int:
     return int(driver.active.utils.get_device_properties(device.index or 0)["max_shared_mem"]) - 1024
 
 
-def stages_that_fit(stages: int, step_bytes: int, device: torch.device) -> int:
-    """`stages` of a loop whose products read `step_bytes` a step, or as many as shared memory holds: at least one.
+def stages_that_fit(stages: int, step_bytes: int, room: int) -> int:
+    """`stages` of a loop whose products read `step_bytes` a step, or as many as `room` bytes hold: at least one.
 
     Most cards have 100 kB or more for a program; AMD's, Intel's and old ones 64. While a step is multiplied, the others lie
     there; the room of one more is for what compilers put there beside them.
     """
-    return max(1, min(stages, room_bytes(device) // step_bytes))
+    return max(1, min(stages, room // step_bytes))

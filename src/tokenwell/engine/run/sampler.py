@@ -68,7 +68,7 @@ def draw(logits: torch.Tensor, rows: Sequence[Row], mask: Mask | None) -> Drawn:
         for place, row in enumerate(rows)
         if penalties.changes_logits(row.sampling, len(row.tokens) - row.prompt_tokens)
     ]  # fmt: skip
-    if wanted or changed or mask is not None or _need_float32(logits, rows):
+    if logits.dtype != torch.float32 and (wanted or changed or mask is not None or _need_float32(logits, rows)):
         logits = logits.to(torch.float32)
     raw = index = None  # log-probabilities are those before penalties and temperature
     if wanted:
