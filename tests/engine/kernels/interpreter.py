@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 
 def complete() -> None:
@@ -33,3 +34,16 @@ def complete() -> None:
 
     interpreter._patch_lang_tensor = patch_with_index
     interpreter.InterpreterBuilder.create_dot = dot_with_bfloat16
+
+
+def be_battlemage(patch: pytest.MonkeyPatch) -> None:
+    """Products have the least sizes of Intel's compiler for subgroups of 16 lanes (`min_dot_size` in its backend)."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    from tokenwell.engine.platform import accelerator
+
+    def least(left: Any, right: Any) -> tuple[int, int, int]:
+        return 1, 16, 8 * min(8, 32 // max(left.scalar.primitive_bitwidth, right.scalar.primitive_bitwidth))
+
+    patch.setitem(interpreter_builder.codegen_fns, "min_dot_size", least)
+    patch.setattr(accelerator, "least_columns", lambda device: 16)

@@ -84,6 +84,14 @@ def test_several_tokens(gpu: torch.device, data: st.DataObject) -> None:
     assert far(result, gemv.reference(x, weight, **arguments)) < tolerance(x.dtype)
 
 
+@pytest.mark.parametrize("tokens", [2, 8, 16])
+def test_on_a_card_with_wide_products(gpu: torch.device, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    interpreter.be_battlemage(monkeypatch)
+    x, weight = torch.randn(tokens, 128, device=gpu).bfloat16(), torch.randn(12, 128, device=gpu).bfloat16()
+    for matrix, arguments in ((weight, {}), (fp8.quantise_rows(weight)[0], {"scales": torch.rand(12, device=gpu)})):
+        assert far(gemv.linear(x, matrix, **arguments), gemv.reference(x, matrix, **arguments)) < 4e-3
+
+
 @pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize(("depth", "group"), [(128, 0), (256, 128), (320, 0), (384, 128)])
 def test_the_chosen_tiling(gpu: torch.device, tokens: int, depth: int, group: int) -> None:

@@ -90,6 +90,14 @@ def test_deep_products(
     assert (result.float() - expected).norm() < (1e-5 if dtype == torch.float32 else 6e-3) * expected.norm()
 
 
+@pytest.mark.parametrize("tokens", [1, 3, 16])
+def test_on_a_card_with_wide_products(gpu: torch.device, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    interpreter.be_battlemage(monkeypatch)
+    weight, x = matrix(gpu, 10, 192, 32, zeros=True), torch.randn((tokens, 192), device=gpu).bfloat16()
+    result, expected = int4.linear(x, weight), int4.reference(x, weight)
+    assert (result.float() - expected).norm() < 6e-3 * expected.norm()
+
+
 @pytest.mark.parametrize("lines", [1, 2])
 def test_rounds_end_before_the_tiles_do(lines: int) -> None:
     """A round asks for whole tiles without a mask, as many as it has steps: they may not pass the last column."""

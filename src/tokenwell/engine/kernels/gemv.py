@@ -319,7 +319,7 @@ def linear(
     if norm is not None:
         raise ValueError("only the product of one token takes a norm")
     half = x.dtype == torch.bfloat16 and weight.dtype == torch.float8_e4m3fn
-    wide = max(8, triton.next_power_of_2(tokens))
+    wide = max(8, accelerator.least_columns(x.device), triton.next_power_of_2(tokens))
     lines = 2 * cut.rows if activation else cut.rows
     step = cut.split * cut.columns * (lines * weight.element_size() + wide * x.element_size())
     _by_units[grid](

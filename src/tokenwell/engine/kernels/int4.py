@@ -251,7 +251,8 @@ def linear(
         x, x.stride(0), matrix.codes, matrix.scales, matrix.zeros, bias, residual, 0 if residual is None else residual.stride(0),
         y, out, tokens, COLUMNS=columns, GROUPS=matrix.scales.shape[1], GROUP=matrix.group or triton.next_power_of_2(columns),
         SPAN=width, GATED=activation is not None, GELU=activation == "gelu_tanh",
-        TOKENS=triton.next_power_of_2(tokens), ROWS=rows, SPLIT=split, AHEAD=ahead, ROLLED=rolled,
+        TOKENS=max(accelerator.least_columns(x.device), triton.next_power_of_2(tokens)),
+        ROWS=rows, SPLIT=split, AHEAD=ahead, ROLLED=rolled,
         num_warps=split, **launch,
     )  # fmt: skip
     return y

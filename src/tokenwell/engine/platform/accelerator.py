@@ -72,6 +72,16 @@ def held_bytes(itemsize: int, device: torch.device) -> int:
 
 
 @cache
+def least_columns(device: torch.device) -> int:
+    """Columns that the second matrix of a product in a kernel has at least.
+
+    Intel's compiler wants as many as the smallest subgroup has lanes, 8 (Alchemist) or 16 (Battlemage): `min_dot_size` in its
+    backend's compiler.py. NVIDIA's and AMD's take any number.
+    """
+    return 16 if device.type == "xpu" else 1
+
+
+@cache
 def fp8_units(device: torch.device) -> bool:
     """Whether torch multiplies e4m3 matrices with scales for rows and columns on `device`."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
