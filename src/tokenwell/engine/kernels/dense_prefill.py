@@ -20,6 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tokenwell.engine.attention.spec import AttentionSpec
 from tokenwell.engine.kernels.tiling import Tiling
+from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
 
@@ -169,7 +170,7 @@ def dense_prefill(
     rows, width, dim = len(k), k.stride(0), k.shape[2]
     keys = TensorDescriptor(k, [rows, width], [width, 1], [tiling.block, dim])
     values = TensorDescriptor(v, [rows, width], [width, 1], [tiling.block, dim // tiling.shares])
-    extra: dict[str, Any] = {"num_warps": tiling.warps, "num_stages": tiling.stages}
+    extra: dict[str, Any] = {"num_warps": accelerator.warps(tiling.warps, q.device), "num_stages": tiling.stages}
     _dense[(len(tiles) * spec.kv_heads * tiling.shares,)](
         q, q.stride(0), out, out.stride(0), keys, values, tiles, sinks,
         spec.scale * _LOG2_E if spec.softcap is None else spec.scale / spec.softcap,

@@ -183,11 +183,12 @@ def experts_few(
     _gate_up[(triton.cdiv(width, one.rows), tokens * top)](
         x, x.stride(0), chosen, readable(gate_up.codes), gate_up.scales, gate_up.bias, hidden, width, limit, first, count,
         IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, ROWS=one.rows, COLUMNS=one.columns,
-        num_warps=one.warps, **launch,
+        num_warps=accelerator.warps(one.warps, x.device), **launch,
     )  # fmt: skip
     _down[(triton.cdiv(dim, two.rows), tokens)](
         hidden, chosen, share, readable(down.codes), down.scales, down.bias, residual,
         0 if residual is None else residual.stride(0), y, dim, first, count, IN=width, TOP=top,
-        SLOTS=triton.next_power_of_2(top), PACKED=down.packed, ROWS=two.rows, COLUMNS=two.columns, num_warps=two.warps, **launch,
+        SLOTS=triton.next_power_of_2(top), PACKED=down.packed, ROWS=two.rows, COLUMNS=two.columns,
+        num_warps=accelerator.warps(two.warps, x.device), **launch,
     )  # fmt: skip
     return y

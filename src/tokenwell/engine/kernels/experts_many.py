@@ -300,14 +300,14 @@ def experts_many(
     _gate_up[(triton.cdiv(2 * width, one.rows), count, one.parts)](
         x, x.stride(0), scale, order, starts, readable(gate_up.codes), gate_up.scales, gate_up.bias, hidden, width, limit,
         IN=dim, TOP=top, KIND=KINDS[kind], PACKED=gate_up.packed, SLOTS=one.slots, ROWS=one.rows, COLUMNS=one.columns,
-        PARTS=one.parts, STAGES=one.stages, num_warps=one.warps, **launch,
+        PARTS=one.parts, STAGES=one.stages, num_warps=accelerator.warps(one.warps, x.device), **launch,
     )  # fmt: skip
     if quantise:
         hidden, scale = quantise_tokens(hidden)
     _down[(triton.cdiv(dim, two.rows), count, two.parts)](
         hidden, scale, order, starts, share, readable(down.codes), down.scales, down.bias, parts, dim,
         IN=width, PACKED=down.packed, SLOTS=two.slots, ROWS=two.rows, COLUMNS=two.columns,
-        PARTS=two.parts, STAGES=two.stages, num_warps=two.warps, **launch,
+        PARTS=two.parts, STAGES=two.stages, num_warps=accelerator.warps(two.warps, x.device), **launch,
     )  # fmt: skip
     return combine(parts, chosen, None, residual=residual, dtype=result, experts=count, first=first)
 

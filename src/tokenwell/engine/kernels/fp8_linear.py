@@ -125,7 +125,7 @@ def linear(
     stages = max(1, min(cut.stages, room_bytes(device) // ((cut.rows + tile) * cut.columns)))
     _product[(triton.cdiv(out, cut.rows), parts)](
         *x, weight, scales, bias, sums, out, depth, tokens, share, EVEN=depth % cut.columns == 0,
-        TOKENS=tile, ROWS=cut.rows, COLUMNS=cut.columns, STAGES=stages, num_warps=cut.warps, **launch,
+        TOKENS=tile, ROWS=cut.rows, COLUMNS=cut.columns, STAGES=stages, num_warps=accelerator.warps(cut.warps, device), **launch,
     )  # fmt: skip
     if parts == 1 or in_parts:
         return sums

@@ -307,7 +307,7 @@ def linear(
     known: dict[str, Any] = {
         "IN": depth, "GROUP": group, "GATED": activation is not None, "GELU": activation == "gelu_tanh",
         "SOFTCAP": softcap is not None, "ROWS": cut.rows, "COLUMNS": cut.columns,
-        "num_warps": cut.warps, **launch,
+        "num_warps": accelerator.warps(cut.warps, x.device), **launch,
     }  # fmt: skip
     if tokens == 1:
         weights, eps = norm or (None, 0.0)

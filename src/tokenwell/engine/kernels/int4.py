@@ -253,7 +253,7 @@ def linear(
         SPAN=width, GATED=activation is not None, GELU=activation == "gelu_tanh",
         TOKENS=max(accelerator.least_columns(x.device), triton.next_power_of_2(tokens)),
         ROWS=rows, SPLIT=split, AHEAD=ahead, ROLLED=rolled,
-        num_warps=split, **launch,
+        num_warps=accelerator.warps(split, x.device), **launch,
     )  # fmt: skip
     return y
 

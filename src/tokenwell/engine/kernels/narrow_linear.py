@@ -87,7 +87,8 @@ def linear(
     _product[(triton.cdiv(out, _TILE), triton.cdiv(tokens, _TILE))](
         x, x.stride(0), weights, weight, bias, times, 0 if times is None else times.stride(0), y, out, tokens, eps,
         IN=depth, NORM=norm is not None, ACTIVATED=activation is not None, GELU=activation == "gelu_tanh", TILE=_TILE,
-        COLUMNS=min(64, max(16, triton.next_power_of_2(depth) // _SPLIT)), SPLIT=_SPLIT, num_warps=4, **launch,
+        COLUMNS=min(64, max(16, triton.next_power_of_2(depth) // _SPLIT)), SPLIT=_SPLIT,
+        num_warps=accelerator.warps(4, x.device), **launch,
     )  # fmt: skip
     return y
 

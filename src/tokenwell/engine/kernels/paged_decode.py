@@ -299,14 +299,14 @@ def paged_decode(
             q, q.stride(0), k, v, table, table.stride(0), shared.sets, shared.members, *folded, partial, totals,
             scale, cap, *strides, others, parts,
             PACKED=packed, ROWS=together.tile // packed, SETS=len(shared.sets), BLOCK=together.block,
-            num_warps=together.warps, num_stages=together.stages, **layer,
+            num_warps=accelerator.warps(together.warps, device), num_stages=together.stages, **layer,
         )  # fmt: skip
     begins = None if shared is None else shared.keys
     _decode[(spec.kv_heads, rows, cut.splits)](
         q, q.stride(0), out, k, v, table, table.stride(0), slots, lengths, sinks, *folded, partial, totals, begins,
         scale, cap, cache.v_scale, *strides, cut.splits, cut.usual, cut.least, parts,
         TILE=max(16, packed), WINDOW=spec.window or 0, BLOCK=cut.block, SPLIT=parts > 1,
-        num_warps=cut.warps, num_stages=cut.stages, **layer,
+        num_warps=accelerator.warps(cut.warps, device), num_stages=cut.stages, **layer,
     )  # fmt: skip
     if parts > 1:
         part = min(dim, 128)

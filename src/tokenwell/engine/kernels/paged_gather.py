@@ -12,6 +12,7 @@ import triton.language as tl
 
 from tokenwell.engine.attention.spec import LayerCache
 from tokenwell.engine.kernels.e4m3 import decoded, readable
+from tokenwell.engine.platform import accelerator
 
 PIECE = 128  # keys; what is gathered of a row begins at a multiple of it and ends at one, padded with zeros
 
@@ -80,6 +81,7 @@ def paged_gather(
         keys.stride(0), keys.stride(1), keys.stride(2), cache.v.stride(0), cache.v.stride(1), cache.v.stride(2),
         cache.k_scale, cache.v_scale, kv_heads,
         HEAD_DIM=head_dim, DIM=dim, FOLD=fold is not None, HALF=fold.half if fold else 1,
-        TURNING=fold.turning if fold else 1, PAGE_TOKENS=page_tokens, PIECE=PIECE, TOKENS=several, num_warps=4,
+        TURNING=fold.turning if fold else 1, PAGE_TOKENS=page_tokens, PIECE=PIECE, TOKENS=several,
+        num_warps=accelerator.warps(4, pieces.device),
     )  # fmt: skip
     return k, v

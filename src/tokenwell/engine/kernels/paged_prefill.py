@@ -21,6 +21,7 @@ from tokenwell.engine.attention.spec import AttentionSpec, LayerCache
 from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.paged_keys import absorb, capped, key_places, load_queries, turning_keys
 from tokenwell.engine.kernels.tiling import Tiling, room_bytes
+from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
 
@@ -177,7 +178,7 @@ def paged_prefill(
     scale = spec.scale * (cache.v_scale if fold else cache.k_scale)
     cap = 0.0 if spec.softcap is None else spec.softcap * _LOG2_E
     k, v = readable(cache.v if fold else cache.k), readable(cache.v)
-    extra: dict[str, Any] = {"num_warps": chosen.warps, "num_stages": chosen.stages}
+    extra: dict[str, Any] = {"num_warps": accelerator.warps(chosen.warps, q.device), "num_stages": chosen.stages}
     _prefill[(spec.kv_heads, len(rows), triton.cdiv(most, chosen.tile // queries))](
         q, q.stride(0), out, k, v, table, table.stride(0), slots, starts, lengths, sinks,
         fold and fold.weight, fold and fold.cos, fold and fold.sin,

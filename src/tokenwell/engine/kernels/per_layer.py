@@ -126,7 +126,7 @@ def sum_and_gate(
         _sum_and_gate[(tokens, triton.cdiv(width, rows))](
             x, x.stride(0), y, y.stride(0), norm, weight, given, given.stride(0), total, out, eps,
             DIM=dim, WIDTH=width, ROWS=rows, BLOCK=triton.next_power_of_2(dim), GELU=kind == "gelu_tanh",
-            num_warps=warps, **launch,
+            num_warps=accelerator.warps(warps, x.device), **launch,
         )  # fmt: skip
     return total, out
 

@@ -71,6 +71,15 @@ def held_bytes(itemsize: int, device: torch.device) -> int:
     return max(2, itemsize) if device.type == "cuda" and torch.version.hip is not None else itemsize
 
 
+def warps(count: int, device: torch.device) -> int:
+    """Warps whose registers hold what those of `count` of NVIDIA's do, for kernels that keep large tiles.
+
+    A warp of NVIDIA's has 32 kB, a hardware thread of Intel's 8 (Alchemist) or 16 (Battlemage) where it is given all it can have:
+    the kernels of Triton's tutorials that NVIDIA runs with 8 warps Intel runs with 32.
+    """
+    return min(32, 4 * count) if device.type == "xpu" else count
+
+
 @cache
 def least_columns(device: torch.device) -> int:
     """Columns that the second matrix of a product in a kernel has at least.
