@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -31,9 +32,11 @@ def peak_bytes(device: torch.device, work: Callable[[], object]) -> int:
 def free_bytes(device: torch.device) -> int:
     """Bytes of an accelerator that nobody has taken."""
     if device.type == "xpu":
-        # The runtime reports no free figure on every driver: total minus what torch holds is the safe reading.
-        total: int = torch.xpu.get_device_properties(device).total_memory
-        return total - torch.xpu.memory_reserved(device)
+        # Drivers that cannot tell raise RuntimeError (pytorch#164429), others do not count what torch holds (pytorch#161381).
+        left: int = torch.xpu.get_device_properties(device).total_memory - torch.xpu.memory_reserved(device)
+        with suppress(RuntimeError):
+            left = min(left, torch.xpu.mem_get_info(device)[0])
+        return left
     free: int = torch.cuda.mem_get_info(device)[0]
     return free
 
