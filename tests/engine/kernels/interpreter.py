@@ -1,5 +1,6 @@
 """What Triton 3.6's interpreter lacks: loops between bounds that a kernel works out (numpy 2.4 no longer makes a number of an
-array with one element by itself), and products of bfloat16, which it keeps as 16-bit integers and multiplies as such.
+array with one element by itself), and products of bfloat16, which it keeps as 16-bit integers and multiplies as such. And how to
+make it as strict as another card's compiler.
 """
 
 from __future__ import annotations
