@@ -28,6 +28,7 @@ class Tokenizer:
         self.added: dict[str, int] = {token.content: id for id, token in added.items()}
         self.special = {token.content: id for id, token in added.items() if token.special}
         self.special_ids = frozenset(self.special.values())
+        self._spaced = encoder.encode("a", add_special_tokens=False).tokens != ["a"]
         # Ids may have holes, so the count of tokens is not the bound that ids must stay below.
         self.vocab_size = max([*encoder.get_vocab(with_added_tokens=True).values(), -1]) + 1
         self._bytes: dict[int, bytes] = {}
@@ -82,10 +83,11 @@ class Tokenizer:
 
     def _inner(self, piece: str) -> list[int]:
         """Ids of a text that does not start one: without the space that some tokenizers put before every text."""
-        newline = self.encode("\n", add_special_tokens=False)
-        whole = self.encode(f"\n{piece}", add_special_tokens=False)
-        if self.encoder.encode("a", add_special_tokens=False).tokens != ["a"] and whole[: len(newline)] == newline:
-            return whole[len(newline) :]
+        if self._spaced:
+            newline = self.encode("\n", add_special_tokens=False)
+            whole = self.encode(f"\n{piece}", add_special_tokens=False)
+            if whole[: len(newline)] == newline:
+                return whole[len(newline) :]
         return self.encode(piece, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
