@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tokenwell.engine.platform import cpu, cuda, rocm, xpu
 from tokenwell.engine.platform.choose import open_platform
@@ -33,3 +34,16 @@ def test_asking_by_name_tells_why_not(no_cards: None) -> None:
 def test_devices_that_are_none(no_cards: None, device: str) -> None:
     with pytest.raises(SettingsError, match="--device"):
         open_platform(device, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "told"), [((7, 5), "bfloat16", True), ((7, 5), "float16", False), ((8, 0), "bfloat16", False)]
+)
+def test_a_card_without_units_for_bfloat16_says_so(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str, told: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    chosen, reason = cuda.CudaPlatform(0).compute_dtype(getattr(torch, dtype))
+    assert chosen == getattr(torch, dtype)
+    assert ("--dtype float16" in reason) == told
