@@ -72,7 +72,7 @@ class Tokenizer:
                 "send valid Unicode."
             ) from error
         # The fast one does not say where in the text each token was; it takes a batch only.
-        return list(self.encoder.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
+        return self.encoder.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def encode_pieces(self, pieces: Sequence[str], *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text that is given in pieces; no token spans two of them. Raises ChatError like `encode`."""

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels.codes import Codes
-from tokenwell.engine.kernels.tiling import room_bytes
+from tokenwell.engine.kernels.tiling import room_bytes, stages_that_fit
 from tokenwell.engine.platform import accelerator
 
 _SIZES = (16, 64, 128)  # of a tile of tokens: few, because each is compiled
@@ -122,7 +122,7 @@ def linear(
     size = (tokens, out) if parts == 1 else (parts, tokens, out)
     sums = torch.empty(size, dtype=dtype if parts == 1 else torch.float32, device=device)
     tile = next(size for size in _SIZES if size >= tokens)
-    stages = max(1, min(cut.stages, room_bytes(device) // ((cut.rows + tile) * cut.columns)))
+    stages = stages_that_fit(cut.stages, (cut.rows + tile) * cut.columns, room_bytes(device))
     _product[(triton.cdiv(out, cut.rows), parts)](
         *x, weight, scales, bias, sums, out, depth, tokens, share, EVEN=depth % cut.columns == 0,
         TOKENS=tile, ROWS=cut.rows, COLUMNS=cut.columns, STAGES=stages, num_warps=accelerator.warps(cut.warps, device), **launch,

@@ -23,11 +23,10 @@ from tokenwell.engine.kernels import paged_shared
 from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.paged_keys import attend_keys, capped, load_queries
 from tokenwell.engine.kernels.paged_shared import shared_share
-from tokenwell.engine.kernels.tiling import room_bytes, stages_that_fit
+from tokenwell.engine.kernels.tiling import LEAST, room_bytes, stages_that_fit
 from tokenwell.engine.platform import accelerator
 
 _LOG2_E = math.log2(math.e)
-_LEAST_BLOCK = 16
 _MOST_SPLITS = 64
 _WIDTHS = (4, 16, 64, 128)  # of what is merged
 _MERGED = 8192  # numbers that one program merges at most
@@ -216,7 +215,7 @@ class Cut:
     def fitted(self, key_bytes: int, room: int) -> Cut:
         """With fewer keys at once, or fewer in flight, where shared memory has only `room` bytes for keys and their values."""
         block = self.block
-        while block > _LEAST_BLOCK and 2 * block * key_bytes > room:
+        while block > LEAST and 2 * block * key_bytes > room:
             block //= 2
         return replace(self, block=block, stages=stages_that_fit(self.stages, block * key_bytes, room))
 

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from triton.runtime import driver
 
-_LEAST = 16  # rows and columns of a product
+LEAST = 16  # rows and columns of a product
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Tiling:
 
     def fitted(self, queries: int, dim: int, itemsize: int, room: int) -> Tiling:
         """A tile that holds at least `queries`, and a smaller tiling where this one needs more than `room` bytes."""
-        least = max(_LEAST, 1 << (queries - 1).bit_length())
+        least = max(LEAST, 1 << (queries - 1).bit_length())
         tiling = replace(self, tile=max(self.tile, least))
         while tiling.shared_bytes(dim, itemsize) > room:
-            if tiling.block > _LEAST and (tiling.block > 2 * _LEAST or tiling.tile == least):
+            if tiling.block > LEAST and (tiling.block > 2 * LEAST or tiling.tile == least):
                 tiling = replace(tiling, block=tiling.block // 2)
             elif tiling.tile > least:
                 tiling = replace(tiling, tile=tiling.tile // 2)

@@ -42,13 +42,11 @@ class CudaPlatform(Platform):
         return f"{self.name}:{self.device.index} ({torch.cuda.get_device_name(self.device)}, {total / GIB:.1f} GiB)"
 
     def compute_dtype(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:
-        if checkpoint == torch.bfloat16 and torch.cuda.get_device_capability(self.device) < (8, 0):
+        chosen, reason = super().compute_dtype(checkpoint)
+        if chosen == torch.bfloat16 and torch.cuda.get_device_capability(self.device) < (8, 0):
             # Not by itself: numbers of models that were trained in bfloat16 may pass what float16 can hold.
-            return (
-                checkpoint,
-                "as config.json says; this card has no units for it: --dtype float16 is faster where the model bears it",
-            )
-        return super().compute_dtype(checkpoint)
+            reason += "; this card has no units for it: --dtype float16 is faster where the model bears it"
+        return chosen, reason
 
     def free_bytes(self) -> int:
         return memory.free_bytes(self.device)
