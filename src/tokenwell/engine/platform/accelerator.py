@@ -86,7 +86,7 @@ def least_columns(device: torch.device) -> int:
     Intel's compiler wants as many as the smallest subgroup has lanes, 8 (Alchemist) or 16 (Battlemage): `min_dot_size` in its
     backend's compiler.py. NVIDIA's and AMD's take any number.
     """
-    return 16 if device.type == "xpu" else 1
+    return min(torch.xpu.get_device_properties(device).sub_group_sizes) if device.type == "xpu" else 1
 
 
 @cache
