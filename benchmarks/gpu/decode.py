@@ -2,7 +2,8 @@
 
 Prints one JSON line a case: our milliseconds a step (the median of the rounds), the limit (bytes that the step must read over
 the measured speed of memory), their ratio, and the ratio to vLLM's figure where there is one (above 1: we are faster).
-`--profile` also prints where the microseconds of a step go, kernel by kernel.
+`--profile` also prints where the microseconds of a step go, kernel by kernel. With `--weights vllm` weights, norms and biases are
+drawn as its dummy weights are, uniform in +-0.001: its figures are for those, with which rows of a mixture choose much alike.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.gpu import limit, profile  # noqa: E402
 from benchmarks.gpu.cases import Case, add_options, chosen  # noqa: E402
 from benchmarks.gpu.engine import Engine  # noqa: E402
+from tokenwell.engine.weights.dummy import DummyCheckpoint  # noqa: E402
+
+VLLM_DRAWS_WITHIN = 1e-3
 
 
 def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
@@ -42,7 +46,7 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         ms = statistics.median(runs)
         size = limit.step_bytes(
             case.config, case.quantization, limit.kv_value_bytes(case.kv_cache_dtype, case.config), batch,
-            options.prompt + options.tokens // 2, 1 if options.equal_prompts else None,
+            options.prompt + options.tokens // 2, 1 if options.equal_prompts or options.weights == "vllm" else None,
             options.prompt if options.equal_prompts else 0,
         )  # fmt: skip
         floor = 1000 * size / bandwidth
@@ -52,6 +56,8 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
         }  # fmt: skip
         if options.equal_prompts:
             line |= {"prompts": "equal", "shared": engine.worker.shared_graphs is not None}
+        if options.weights == "vllm":
+            line["weights"] = "as vLLM draws them"
         if batch in case.tpot_ms:
             line |= {"vllm_ms": case.tpot_ms[batch], "to_vllm": round(case.tpot_ms[batch] / ms, 3)}
         if batch in case.gate_ms:
@@ -79,10 +85,15 @@ def main(arguments: list[str] | None = None) -> list[dict[str, object]]:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--equal-prompts", action="store_true", help="all rows alike: a mixture reads the experts of one row")
     parser.add_argument("--row-by-row", action="store_true", help="pages that equal prompts share are read for each row")
+    parser.add_argument("--weights", choices=("ours", "vllm"), default="ours", help="whose random weights")
     parser.add_argument("--no-graphs", action="store_true")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args(arguments)
-    return [line for case in chosen(options) for line in measure(case, options)]
+    DummyCheckpoint.within = VLLM_DRAWS_WITHIN if options.weights == "vllm" else None
+    try:
+        return [line for case in chosen(options) for line in measure(case, options)]
+    finally:
+        DummyCheckpoint.within = None
 
 
 if __name__ == "__main__":

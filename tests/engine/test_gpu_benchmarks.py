@@ -18,6 +18,8 @@ def test_decode_and_its_profile(capsys: pytest.CaptureFixture[str]) -> None:
     tpot_ms, limit_ms, ratio = (float(str(lines[0][key])) for key in ("tpot_ms", "limit_ms", "ratio"))
     assert tpot_ms > 0 and ratio == pytest.approx(limit_ms / tpot_ms, abs=1e-2)
     assert "kernel" in capsys.readouterr().out
+    arguments = [*TINY_ON_CPU, "--batch", "2", "--prompt", "8", "--tokens", "8", "--rounds", "1", "--weights", "vllm"]
+    assert [line["weights"] for line in decode.main(arguments)] == ["as vLLM draws them"]
 
 
 def test_prefill() -> None:

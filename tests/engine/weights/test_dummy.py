@@ -72,6 +72,13 @@ def test_values_keep_activations_in_size() -> None:
     assert weights.tensor("q.bias", (512,)).abs().max() < 1
 
 
+def test_values_may_be_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DummyCheckpoint, "within", 1e-3)
+    for name, shape in (("proj.weight", (64, 512)), ("input_layernorm.weight", (512,)), ("router.bias", (512,))):
+        drawn = source().tensor(name, shape)
+        assert drawn.abs().max() <= 1e-3 and 5e-4 < drawn.std() < 6e-4
+
+
 @pytest.mark.parametrize(
     ("config", "there", "missing"),
     [

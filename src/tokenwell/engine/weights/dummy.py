@@ -2,6 +2,7 @@
 
 Every tensor that a model asks for exists, with the shape it asks for; values are drawn on the device, so that activations
 keep their size from layer to layer and quantised codes and scales are valid. A tensor's values depend on its name alone.
+Benchmarks may have them as vLLM draws its own (`DummyCheckpoint.within`): what activations are then decides how alike rows are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -55,6 +56,8 @@ class DummyCheckpoint:
     folder: Path
     config: dict[str, Any]
     names: dict[str, TensorInfo] = field(default_factory=dict)  # what has been asked for so far
+
+    within: ClassVar[float | None] = None  # if set, all that is not codes or their scales is uniform in +-this
 
     @classmethod
     def open(cls, path: Path) -> DummyCheckpoint:
@@ -130,6 +133,8 @@ class DummyCheckpoint:
             tensor.fill_(1 / (_E4M3_RMS * math.sqrt(dim)))
         elif last == "scales":
             tensor.fill_(1 / (_INT4_RMS * math.sqrt(dim)))
+        elif self.within is not None:
+            tensor.uniform_(-self.within, self.within, generator=generator)
         elif "norm" in name.rsplit(".", 2)[-2 if last == "weight" else -1] or last.endswith(("scale", "scalar")):
             tensor.fill_(1.0)
         elif tensor.dim() < 2:  # biases, sinks
