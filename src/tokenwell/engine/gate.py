@@ -23,8 +23,9 @@ import torch
 from tokenwell.engine.attention.reference import ReferenceAttention
 from tokenwell.engine.kernels import trust
 from tokenwell.engine.kernels.compiling import side_by_side
+from tokenwell.engine.kinds import shapes
 from tokenwell.engine.layers.activation import Gated
-from tokenwell.engine.layers.attention import Attention, CacheOwner
+from tokenwell.engine.layers.attention import Attention
 from tokenwell.engine.layers.embedding import Head
 from tokenwell.engine.layers.linear import Linear
 from tokenwell.engine.layers.moe import Experts
@@ -162,7 +163,7 @@ class Watch:
     def _watched(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         @wraps(method)
         def kept(layer: object, *given: Any, **named: Any) -> Any:
-            kind = (name, _shapes(list(vars(layer).values())), _shapes(given), _shapes(list(named.values())))
+            kind = (name, shapes(list(vars(layer).values())), shapes(given), shapes(list(named.values())))
             if self._inside:
                 return method(layer, *given, **named)
             if kind not in self._results:
@@ -279,19 +280,6 @@ def _fresh(given: Any) -> Any:
     if isinstance(given, tuple | list):
         return type(given)(_fresh(value) for value in given)
     return given
-
-
-def _shapes(values: Sequence[Any], depth: int = 2) -> tuple[Any, ...]:
-    """What tells calls apart: shapes and dtypes of tensors, and of those inside the layers that are passed."""
-    told: list[Any] = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            told.append((tuple(value.shape), value.dtype))
-        elif isinstance(value, str | int | float | bool | type(None)):
-            told.append(value)
-        elif depth and type(value).__module__.startswith("tokenwell.engine.") and not isinstance(value, Batch | CacheOwner):
-            told.append((type(value).__name__, _shapes(list(getattr(value, "__dict__", {}).values()), depth - 1)))
-    return tuple(told)
 
 
 def _words(failure: Exception) -> str:

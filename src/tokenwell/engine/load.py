@@ -13,6 +13,7 @@ import torch
 from tokenwell.checkpoint.recipe import read_recipe
 from tokenwell.engine import gate
 from tokenwell.engine.kernels import cpu_linear, trust
+from tokenwell.engine.kinds import one_of_each
 from tokenwell.engine.models import registry
 from tokenwell.engine.models.build import Build
 from tokenwell.engine.models.config import ModelFacts, Raw
@@ -110,7 +111,8 @@ def load(spec: EngineSpec, join: Join | None = None, rank: int = 0, check: bool 
         before = time.monotonic()
         with ranks.apart():
             quantised = spec.quantization == "fp8" or recipe.stored == "fp8"
-            make = partial(made_of.worker, 1, want.seqs, want.window, spec.graphs and build.records)
+            brief = replace(made_of, model=one_of_each(model))
+            make = partial(brief.worker, 1, want.seqs, want.window, spec.graphs and build.records)
             steps = usual_steps(make, len(build.groups), want.seqs, want.budget, want.window)
             choices += gate.check(made_of.worker, build.groups, dtype, quantised, steps)
         _agree(ranks)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,9 @@ from torch.overrides import TorchFunctionMode
 from triton import knobs
 from triton.runtime.jit import JITFunction
 
-_ENOUGH = 64  # launches in a row of kernels that are known: what follows in a call is more of the same
 
-
-class _EnoughError(Exception):
-    """A rehearsed call has shown its kernels, or nobody needs them any more."""
+class _OverError(Exception):
+    """Nobody needs a rehearsal any more."""
 
 
 @contextmanager
@@ -29,40 +28,27 @@ def rehearsed(calls: Sequence[Callable[[], object]], compiling: Any, use: Callab
 
     `compiling`: Triton's `AsyncCompileMode`; `use` makes the calls' device the thread's.
     """
-    run, told = JITFunction.run, knobs.compilation.listener
+    launcher, told = JITFunction.__getitem__, knobs.compilation.listener
     new, over = threading.Event(), threading.Event()
-    known = 0  # launches in the rehearsal since the last one of a new kernel
 
-    def listen(**said: Any) -> None:
-        if not said["cache_hit"]:
+    def listen(*, src: Any, metadata: Any, metadata_group: Any, times: Any, cache_hit: bool) -> None:
+        if not cache_hit:
             new.set()
-        if told is not None:
-            told(**said)
 
-    def ask(kernel: Any, *given: Any, warmup: bool, **named: Any) -> Any:
-        nonlocal known
-        if threading.current_thread() is not scout:
-            return run(kernel, *given, warmup=warmup, **named)
-        before = len(compiling.future_kernels)
-        made = run(kernel, *given, warmup=True, **named)
-        known = known + 1 if len(compiling.future_kernels) == before else 0
-        if known > _ENOUGH:
-            raise _EnoughError
-        return made
+    def ask_or_launch(kernel: Any, grid: Any) -> Any:
+        return partial(kernel.run, grid=grid, warmup=threading.current_thread() is scout)
 
     def rehearse() -> None:
-        nonlocal known
         use()
         new.wait()
         for call in calls:
             if over.is_set():
                 return
-            known = 0
             with suppress(Exception), compiling, _Zeros(over), torch.inference_mode():  # the call itself will say what is wrong
                 call()
 
     scout = threading.Thread(target=rehearse, name="scout", daemon=True)
-    JITFunction.run, knobs.compilation.listener = ask, listen
+    JITFunction.__getitem__, knobs.compilation.listener = ask_or_launch, listen
     scout.start()
     try:
         yield
@@ -70,7 +56,7 @@ def rehearsed(calls: Sequence[Callable[[], object]], compiling: Any, use: Callab
         over.set()
         new.set()
         scout.join()
-        JITFunction.run, knobs.compilation.listener = run, told
+        JITFunction.__getitem__, knobs.compilation.listener = launcher, told
 
 
 class _Zeros(TorchFunctionMode):
@@ -87,6 +73,6 @@ class _Zeros(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._over.is_set():
-            raise _EnoughError
+            raise _OverError
         made = func(*args, **(kwargs or {}))
         return made.zero_() if func in self._UNFILLED else made

@@ -252,13 +252,14 @@ class Gemma4:
         ]
         for layer, following in pairwise(self.layers):
             layer.reader = following.attention.qkv
-        self.first_shared = next((i for i, layer in enumerate(facts.layers) if layer.owner is not None), len(facts.layers))
+        first_shared = next((i for i, layer in enumerate(facts.layers) if layer.owner is not None), len(facts.layers))
+        self.last_writer = self.layers[first_shared - 1]
         self.head = Head.load(
             source, build.ranks, "lm_head", self.embedding, facts.vocabulary, facts.dim, tied=facts.tied, softcap=facts.softcap
         )
         if facts.tied:
             source.skip(r"(.*\.)?lm_head\.weight", "the output head is tied to the embedding")
-        shared = "|".join(str(index) for index in range(self.first_shared, len(facts.layers)))
+        shared = "|".join(str(index) for index in range(first_shared, len(facts.layers)))
         if shared:
             source.skip(
                 rf".*layers\.({shared})\.self_attn\.[kv]_(proj|norm)\..*", "these layers reuse an earlier layer's keys and values"
@@ -271,7 +272,7 @@ class Gemma4:
         normed: torch.Tensor | Codes = self.first_norm(x)
         # Behind the last layer that writes keys of its own, only tokens whose output is wanted go on.
         for index, layer in enumerate(self.layers):
-            narrow = index == self.first_shared - 1 and not batch.keep_all
+            narrow = layer is self.last_writer and not batch.keep_all
             x, normed = layer(x, normed, per_layer[:, index] if per_layer is not None else None, batch, narrow)
             if narrow:
                 if not len(x):

@@ -20,6 +20,7 @@ class Model(Protocol):
 
     facts: ModelFacts
     dtype: torch.dtype  # that it computes in
+    layers: list[Any]  # in their order
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Write the batch's keys and values; hidden states of its kept tokens [kept, dim]."""
