@@ -58,8 +58,9 @@ $(BIN)/python:
 serve: $(VENV)/serve.stamp
 	@exec $(BIN)/tokenwell serve $(ARGS)
 
+# Tests start many services, which would compile their modules again each time where Python may not keep what it compiled.
 test: lint
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-agents: $(VENV)/test.stamp $(AGENTS)/stamp
 	@$(BIN)/python -m pytest tests/agents $(ARGS)
