@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,12 +42,34 @@ def test_on_an_accelerator_a_kernel_is_compiled_once(monkeypatch: pytest.MonkeyP
         together.wait()
         mode = _async_compile.active_mode.get()
         assert mode is not None and torch.is_inference_mode_enabled()
-        return mode.submit("a kernel", lambda: compiled.append(1) or object(), lambda kernel: None).result()
+        return mode.submit("a kernel", lambda: compiled.append(1) or SimpleNamespace(run=None), lambda kernel: None).result()
 
     results = side_by_side([call, call, call], torch.device("cuda", 2))
     assert set(used) == {2}
     assert len({id(one) for one in results}) == len(compiled) == 1
     assert _async_compile.active_mode.get() is None
+
+
+def test_a_kernel_that_failed_is_compiled_again_by_who_asks_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
+    kept: list[object] = []
+
+    def ask(compile_kernel: Callable[[], object]) -> object:
+        mode = _async_compile.active_mode.get()
+        assert mode is not None
+        return mode.submit("a kernel", compile_kernel, kept.append).result()
+
+    errors = side_by_side([lambda: ask(refuse), lambda: ask(refuse)], torch.device("cuda", 0))
+    assert [str(error) for error in errors] == ["out of registers"] * 2
+    assert kept[-1] is None, "what is kept is waited for, and would fail for ever"
+
+    class Unloaded:
+        @property
+        def run(self) -> object:
+            raise MemoryError("no room for the program now")
+
+    (error,) = side_by_side([lambda: ask(Unloaded)], torch.device("cuda", 0))
+    assert isinstance(error, MemoryError) and kept[-1] is None
 
 
 WIDTH = constexpr(16)

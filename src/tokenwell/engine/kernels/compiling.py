@@ -68,12 +68,14 @@ def _once(compilers: Executor) -> Any:
 
             def ready() -> Any:
                 kernel = compile_kernel()
-                getattr(kernel, "run", None)  # asked for the first time it compiles what launches it, and is loaded
+                kernel.run  # noqa: B018  # asked for the first time it compiles what launches it, and is loaded
                 return kernel
 
             with lock:
                 kernel = super().submit(key, ready, keep)
                 keep(kernel)  # as one that can be waited for: whoever wants the same is spared what leads to here
+                # For lack of memory, for instance: who asks next shall not meet the same failure.
+                kernel.future.add_done_callback(lambda future: keep(None) if future.exception() else None)
                 self.raw_futures.clear()  # who leaves has waited for its own kernels and need not wait for others'
                 return kernel
 
