@@ -44,9 +44,10 @@ def measure(case: Case, options: argparse.Namespace) -> list[dict[str, object]]:
             for seed in range(options.rounds + 1)
         ][1:]
         ms = statistics.median(runs)
+        alike = options.equal_prompts or options.weights == "vllm"  # then: nearly, so that the limit is a lower bound
         size = limit.step_bytes(
             case.config, case.quantization, limit.kv_value_bytes(case.kv_cache_dtype, case.config), batch,
-            options.prompt + options.tokens // 2, 1 if options.equal_prompts or options.weights == "vllm" else None,
+            options.prompt + options.tokens // 2, 1 if alike else None,
             options.prompt if options.equal_prompts else 0,
         )  # fmt: skip
         floor = 1000 * size / bandwidth

@@ -163,9 +163,9 @@ class Watch:
     def _watched(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         @wraps(method)
         def kept(layer: object, *given: Any, **named: Any) -> Any:
-            kind = (name, shapes(list(vars(layer).values())), shapes(given), shapes(list(named.values())))
             if self._inside:
                 return method(layer, *given, **named)
+            kind = (name, shapes(list(vars(layer).values())), shapes(given), shapes(list(named.values())))
             if kind not in self._results:
                 self._inside = True
                 try:
