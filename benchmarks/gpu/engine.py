@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from tokenwell.wire.spec import EngineSpec
 
 @dataclass(frozen=True)
 class Came:
-    """When one step's outputs were there."""
+    """One step whose outputs are there. Only numbers: what garbage collection looks through would be a benchmark's alone."""
 
     at: float
-    plan: StepPlan
-    outputs: list[Output]
+    rows: int
+    decodes: bool  # each row one token, and nothing else
+    tokens: int  # generated
 
 
 @dataclass
@@ -30,6 +32,16 @@ class Run:
 
     started: float
     steps: list[Came] = field(default_factory=list)
+    first: dict[str, float] = field(default_factory=dict)  # by request, when its first token was there
+
+    def note(self, plan: StepPlan, outputs: Sequence[Output]) -> None:
+        """A step's outputs are there."""
+        at = time.perf_counter()
+        generated = sum(len(output.tokens) for output in outputs)
+        self.steps.append(Came(at, len(plan.run), all(run.count == 1 for run in plan.run), generated))
+        for output in outputs:
+            if output.tokens:
+                self.first.setdefault(output.id, at)
 
     @property
     def seconds(self) -> float:
@@ -39,11 +51,11 @@ class Run:
     @property
     def tokens(self) -> int:
         """Generated tokens."""
-        return sum(len(output.tokens) for step in self.steps for output in step.outputs)
+        return sum(step.tokens for step in self.steps)
 
     def decode_ms(self, rows: int) -> float:
         """Mean time of the steps in which all `rows` rows decode and nothing else happens."""
-        quiet = [step for step in self.steps if len(step.plan.run) == rows and all(run.count == 1 for run in step.plan.run)]
+        quiet = [step for step in self.steps if step.rows == rows and step.decodes]
         # The first of them follows a step of another kind, and with overlap its time is partly that step's.
         quiet = quiet[2:]
         if len(quiet) < 2:
@@ -52,12 +64,7 @@ class Run:
 
     def first_token_s(self) -> float:
         """Until every request had its first token."""
-        seen: dict[str, float] = {}
-        for step in self.steps:
-            for output in step.outputs:
-                if output.tokens:
-                    seen.setdefault(output.id, step.at)
-        return max(seen.values()) - self.started
+        return max(self.first.values()) - self.started
 
 
 class Engine:
@@ -70,6 +77,7 @@ class Engine:
         self.worker, self.ready = self.loaded.worker, self.loaded.ready
         warm_up(self.loaded)
         self.start_seconds = time.perf_counter() - started
+        gc.freeze()  # as the service does before it serves
         self._prefix_cache = spec.prefix_cache
 
     def prompts(self, count: int, length: int, seed: int) -> list[list[int]]:
@@ -108,8 +116,7 @@ class Engine:
                 break
             step = worker.launch(plan) if plan is not None else None
             if pending is not None:
-                outputs = scheduler.apply(worker.collect(pending))
-                run.steps.append(Came(time.perf_counter(), pending.plan, outputs))
+                run.note(pending.plan, scheduler.apply(worker.collect(pending)))
                 pending = None
             if step is None:
                 continue
@@ -117,6 +124,5 @@ class Engine:
             if worker.overlaps:
                 pending = step
                 continue
-            outputs = scheduler.apply(worker.collect(step))
-            run.steps.append(Came(time.perf_counter(), step.plan, outputs))
+            run.note(step.plan, scheduler.apply(worker.collect(step)))
         return run
