@@ -34,6 +34,17 @@ def test_a_small_model_is_within_the_limits(capsys: pytest.CaptureFixture[str]) 
     assert "logits_error_ratio" in numerics.table([line])
 
 
+def test_a_model_that_narrows_before_its_end_is_within_the_limits() -> None:
+    """Its layers are found by what they are, also where a benchmark puts others in their places."""
+    sizes = {
+        "hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+        "global_head_dim": 64, "hidden_size_per_layer_input": 32, "vocab_size": 512, "vocab_size_per_layer_input": 512,
+        "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2,
+    }  # fmt: skip
+    line = numerics.measure(numerics.Case("gemma-4-e4b", "fp8", "fp8", changes=sizes), "cpu", 30, 3, 4)
+    assert line["passes"] is True
+
+
 def test_a_wrong_layer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = norms.RmsNorm.of_sum
 

@@ -181,6 +181,7 @@ class Gemma4Layer:
             output = Join((norm("post_per_layer_input_norm"),))
         self.output = replace(output, next=(next_norm,), scalar=scalar)
         self.reader: Linear | None = None  # what gets the norm that this layer hands on, if that is a layer
+        self.writes_last = False  # keys and values: later layers reuse others'
 
     def __call__(
         self, x: torch.Tensor, normed: torch.Tensor | Codes, given: torch.Tensor | None, batch: Batch, narrow: bool = False
@@ -253,7 +254,7 @@ class Gemma4:
         for layer, following in pairwise(self.layers):
             layer.reader = following.attention.qkv
         first_shared = next((i for i, layer in enumerate(facts.layers) if layer.owner is not None), len(facts.layers))
-        self.last_writer = self.layers[first_shared - 1]
+        self.layers[first_shared - 1].writes_last = True
         self.head = Head.load(
             source, build.ranks, "lm_head", self.embedding, facts.vocabulary, facts.dim, tied=facts.tied, softcap=facts.softcap
         )
@@ -272,7 +273,7 @@ class Gemma4:
         normed: torch.Tensor | Codes = self.first_norm(x)
         # Behind the last layer that writes keys of its own, only tokens whose output is wanted go on.
         for index, layer in enumerate(self.layers):
-            narrow = layer is self.last_writer and not batch.keep_all
+            narrow = layer.writes_last and not batch.keep_all
             x, normed = layer(x, normed, per_layer[:, index] if per_layer is not None else None, batch, narrow)
             if narrow:
                 if not len(x):
