@@ -87,6 +87,30 @@ def test_a_kernel_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> Non
     assert findings[0].what == "fails with RuntimeError: out of registers"
 
 
+class Router:
+    """Of two experts a token its kernel has the first ones in the other order, and for one token another expert."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def _route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen, share = torch.tensor([[0, 1], [2, 3], [1, 3]]), torch.tensor([[0.4, 0.6], [0.5, -0.5], [0.5, 0.5]])
+        if trust.reason_not("router", CPU) is not None:
+            return chosen, share
+        kernels = torch.tensor([[1, 0], [2, 3], [0, 3]]), torch.tensor([[0.6, 0.4], [0.5, -0.5], [-0.5, 0.5]])
+        return kernels[0], kernels[1] * self.factor
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [(1.0, False), (1.1, True)])
+def test_shares_are_compared_of_experts_that_both_chose(factor: float, wrong: bool) -> None:
+    """Which of two nearly equal experts is chosen may differ, and its share may then have another sign."""
+    watch = Watch(0.04)
+    with watch.over([(Router, "_route")]), trust.plain():
+        Router(factor)._route(torch.ones(3, 8))
+    findings = watch.compare(CPU)
+    assert [(found.call, found.families) for found in findings] == ([("Router._route", ("router",))] if wrong else [])
+
+
 def test_what_is_one_kernel_for_few_tokens_is_compared_as_one() -> None:
     weight, norm = torch.randn(8, 16), RmsNorm(torch.ones(8), 8, 1e-6)
     linear, watch = Linear(PlainWeight(weight), None, Ranks()), Watch(1e-3)

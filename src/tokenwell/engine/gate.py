@@ -55,7 +55,7 @@ WATCHED: tuple[tuple[type, str], ...] = (
     (Head, "__call__"), (Attention, "front"), (PerLayerInputs, "__call__"), (PerLayerGate, "__call__"), (Experts, "__call__"),
     (Router, "_route"),
 )  # fmt: skip
-_WRITING = "Attention.front"
+_WRITING, _CHOOSING = "Attention.front", "Router._route"
 SAMPLINGS = {
     "greedy": [Sampling(temperature=0.0)],
     "random": [Sampling(temperature=1.0), Sampling(temperature=0.6)],
@@ -231,7 +231,10 @@ class Watch:
                 actual = call.work()
         except Exception as failure:  # whatever a compiler or driver raises
             return f"fails with {_words(failure)}"
-        for one, other in zip(actual, call.expected, strict=True):
+        expected = call.expected
+        if call.name == _CHOOSING:
+            actual, expected = _where_agreed(*actual, *expected)
+        for one, other in zip(actual, expected, strict=True):
             error, allowed = self._error(one, other)
             if not error <= allowed:  # NaN is no agreement
                 return f"is off by {error:.2g} from plain torch, {allowed:.2g} is allowed"
@@ -243,6 +246,16 @@ class Watch:
             return float((actual != expected).float().mean()), _DIFFERENT
         one, other = actual.float(), expected.float()
         return float((one - other).norm() / other.norm().clamp_min(1e-20)), self._tolerance
+
+
+def _where_agreed(
+    chosen: torch.Tensor, share: torch.Tensor, expected: torch.Tensor, expected_share: torch.Tensor
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Experts and shares [tokens, k] to be compared with others: in their order, and shares of experts that both chose."""
+    same = expected[:, :, None] == chosen[:, None, :]
+    both = same.any(-1)
+    shares = (share[:, None, :] * same).sum(-1)
+    return [torch.where(both, expected, -1), shares[both]], [expected, expected_share[both]]
 
 
 def _caches(layer: object, given: Sequence[Any]) -> list[torch.Tensor]:
