@@ -17,6 +17,7 @@ import triton.language as tl
 from tokenwell.engine.kernels import gated as gated_kernels
 from tokenwell.engine.kernels.e4m3 import decoded, readable
 from tokenwell.engine.kernels.gated import activate
+from tokenwell.engine.kernels.logits import tanh
 from tokenwell.engine.kernels.norms import reference_rms_norm
 from tokenwell.engine.kernels.tiling import room_bytes, stages_that_fit
 from tokenwell.engine.platform import accelerator
@@ -47,7 +48,7 @@ class Tiling:
 def _capped(y, softcap, SOFTCAP: tl.constexpr):  # type: ignore[no-untyped-def]
     """softcap * tanh(y / softcap), where there is one."""
     if SOFTCAP:
-        y = softcap * (2.0 * tl.sigmoid(2.0 * y / softcap) - 1.0)
+        y = softcap * tanh(y / softcap)
     return y
 
 
