@@ -53,59 +53,50 @@ def padded(columns: int) -> int:
 
 
 @triton.jit
-def _column(place):  # type: ignore[no-untyped-def]
-    """The column at a place: the inverse of `place_of`."""
-    inner = place % 128
-    return place - inner + inner // 2 % 4 * 32 + inner // 8 * 2 + inner % 2
+def _place(column):  # type: ignore[no-untyped-def]
+    inner = column % 128
+    return column - inner + inner % 32 // 2 * 8 + inner // 32 * 2 + inner % 2
 
 
 @triton.jit
 def _prepare(  # type: ignore[no-untyped-def]
     chosen_at, places_at, starts_at, slots, first, experts, x_at, x_stride, y_at, dim, dim_padded, hidden_at, width, width_padded,
-    TOP: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, SORTED: tl.constexpr, PDL: tl.constexpr,
+    TOP: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, SORTED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    # The first programs count the slots of the experts before one. Each of the others is a token: it counts the slots before
-    # each of its own and writes its inputs there. Once places and starts are known, nothing is counted.
+    # The first programs count the slots of the experts before one. Each of the others is a slot: it counts those before itself
+    # and writes its token's inputs there. Once places and starts are known, nothing is counted.
     program = tl.program_id(0)
     if PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-    token = program if SORTED else program - experts - 1
-    if token < 0:
+    mine = program if SORTED else program - experts - 1
+    expert = first + program
+    if mine >= 0:
+        expert = tl.load(chosen_at + mine).to(tl.int32)
+    count = tl.zeros((), tl.int32)
+    if not SORTED:
         before = tl.zeros((BLOCK,), tl.int32)
         for block in tl.range(0, slots, BLOCK):
             slot = block + tl.arange(0, BLOCK)
             ids = tl.load(chosen_at + slot, mask=slot < slots, other=-1).to(tl.int32)
-            before += ((ids >= first) & (ids < first + program)).to(tl.int32)
-        tl.store(starts_at + program, tl.sum(before, 0))
-    else:
-        which = tl.arange(0, WIDE)
-        mine = token * TOP + which
-        expert = tl.load(chosen_at + mine, mask=which < TOP, other=-1).to(tl.int32)
-        there = (which < TOP) & (expert >= first) & (expert < first + experts)
+            before += ((ids >= first) & ((ids < expert) | ((ids == expert) & (slot < mine)))).to(tl.int32)
+        count = tl.sum(before, 0)
+    if mine < 0:
+        tl.store(starts_at + program, count)
+    elif (expert >= first) & (expert < first + experts):
         if SORTED:
-            places = tl.load(places_at + mine, mask=there, other=0)
+            count = tl.load(places_at + mine)
         else:
-            counts = tl.zeros((WIDE, BLOCK), tl.int32)
-            for block in tl.range(0, slots, BLOCK):
-                slot = block + tl.arange(0, BLOCK)[None, :]
-                ids = tl.load(chosen_at + slot, mask=slot < slots, other=-1).to(tl.int32)
-                earlier = (ids < expert[:, None]) | ((ids == expert[:, None]) & (slot < mine[:, None]))
-                counts += ((ids >= first) & earlier).to(tl.int32)
-            places = tl.sum(counts, 1)
-            tl.store(places_at + mine, places, mask=there)
-        rows = places.to(tl.int64)[:, None]
+            tl.store(places_at + mine, count)
+        place = count.to(tl.int64)
         for start in tl.range(0, dim_padded, COLUMNS):
-            place = start + tl.arange(0, COLUMNS)
-            column = _column(place)
-            x = tl.load(x_at + token.to(tl.int64) * x_stride + column, mask=column < dim, other=0.0).to(tl.float32)
+            column = start + tl.arange(0, COLUMNS)
+            x = tl.load(x_at + (mine // TOP).to(tl.int64) * x_stride + column, mask=column < dim, other=0.0).to(tl.float32)
             x = tl.minimum(tl.maximum(x, -65504.0), 65504.0).to(tl.float16)
-            to = y_at + rows * dim_padded + place[None, :]
-            tl.store(to, tl.broadcast_to(x[None, :], (WIDE, COLUMNS)), mask=there[:, None] & (place < dim_padded)[None, :])
-        place = width_padded - 128 + tl.arange(0, 128)
-        to = hidden_at + rows * width_padded + place[None, :]
-        behind = there[:, None] & (_column(place) >= width)[None, :]
-        tl.store(to, tl.zeros((WIDE, 128), tl.float16), mask=behind)
+            tl.store(y_at + place * dim_padded + _place(column), x, mask=column < dim_padded)
+        behind = width + tl.arange(0, 128)
+        at = hidden_at + place * width_padded + _place(behind)
+        tl.store(at, tl.zeros((128,), tl.float16), mask=behind < width_padded)
 
 
 def prepare(
@@ -125,11 +116,10 @@ def prepare(
         starts = torch.empty(experts + 1, dtype=torch.int32, device=x.device)
     inputs = torch.empty((slots, padded(dim)), dtype=torch.float16, device=x.device)
     launch = accelerator.launch(x.device)
-    tokens, top = chosen.shape
-    _prepare[(tokens if sort else experts + 1 + tokens,)](
+    _prepare[(slots if sort else experts + 1 + slots,)](
         chosen, places, starts, slots, first, experts, x, x.stride(0), inputs, dim, padded(dim), hidden, width, padded(width),
-        TOP=top, WIDE=triton.next_power_of_2(top), BLOCK=min(1024, max(16, triton.next_power_of_2(slots))),
-        COLUMNS=min(4096, triton.next_power_of_2(padded(dim))), SORTED=sort, num_warps=8, **launch,
+        TOP=chosen.shape[1], BLOCK=min(1024, max(16, triton.next_power_of_2(slots))),
+        COLUMNS=min(1024, triton.next_power_of_2(padded(dim))), SORTED=sort, **launch,
     )  # fmt: skip
     return places, starts, inputs
 

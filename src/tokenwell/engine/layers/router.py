@@ -40,15 +40,19 @@ class Router:
         if trust.reason_not("router", x.device) is not None:
             from_logits = _choose
         else:
-            from tokenwell.engine.kernels import router
+            from tokenwell.engine.kernels import narrow_linear, router
 
             weight = self.project.weight
-            if self._counts is not None and isinstance(weight, PlainWeight) and router.reason_not(x, weight.matrix) is None:
+            if self._counts is not None and isinstance(weight, PlainWeight) and len(x) <= router.FEW_TOKENS:
                 return router.route(
                     x, weight.matrix, self.project.bias, self.chosen, self._counts, over_chosen=self.over_chosen,
                     norm=None if norm is None else (norm.weight, norm.eps), factor=self.factor,
                 )  # fmt: skip
             from_logits = router.choose
+            if isinstance(weight, PlainWeight) and narrow_linear.reason_not(x, weight.matrix) is None:
+                before = None if norm is None else (norm.weight, norm.eps)
+                logits = narrow_linear.linear(x, weight.matrix, bias=self.project.bias, norm=before, dtype=torch.float32)
+                return router.choose(logits, self.chosen, over_chosen=self.over_chosen, factor=self.factor)
         logits = self.project(x, before=norm)
         return from_logits(logits, self.chosen, over_chosen=self.over_chosen, factor=self.factor)
 
