@@ -77,7 +77,6 @@ class Engine:
         self.worker, self.ready = self.loaded.worker, self.loaded.ready
         warm_up(self.loaded)
         self.start_seconds = time.perf_counter() - started
-        gc.freeze()  # as the service does before it serves
         self._prefix_cache = spec.prefix_cache
 
     def prompts(self, count: int, length: int, seed: int) -> list[list[int]]:
@@ -98,9 +97,14 @@ class Engine:
         """Serve the requests, all of them there from the beginning, once `before` is done, which is not counted."""
         scheduler = scheduler_for(self.ready, self._prefix_cache)
         self.worker.forget_rows()
-        if before is not None:
-            self._serve(scheduler, [before])
-        run = self._serve(scheduler, requests)
+        # As the service does. Afterwards everything may be collected, also this engine, because another may come.
+        gc.freeze()
+        try:
+            if before is not None:
+                self._serve(scheduler, [before])
+            run = self._serve(scheduler, requests)
+        finally:
+            gc.unfreeze()
         scheduler.check()
         return run
 

@@ -88,7 +88,7 @@ def test_a_kernel_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Router:
-    """Of two experts a token its kernel has the first ones in the other order, and for one token another expert."""
+    """Of two experts a token: its kernel has one token's in the other order, and one of another token's is another."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 from benchmarks.gpu import decode, limit, prefill, small_engine_workload, start
 from benchmarks.gpu.cases import CASES, SMALL, TINY, Case
+from benchmarks.gpu.engine import Engine
 
 TINY_ON_CPU = ["--model", "tiny", "--device", "cpu"]
 
@@ -34,6 +37,15 @@ def test_the_workload_of_small_engines() -> None:
     assert line["sequences"] == 5
     published = small_engine_workload.requests(256, 100, 1024, 151_936)
     assert sum(request.sampling.max_tokens for request in published) == 133_966
+
+
+def test_an_engine_makes_room_for_the_next() -> None:
+    engine = Engine(TINY.spec("cpu", max_num_seqs=2, max_model_len=32))
+    assert engine.greedy(engine.prompts(2, 8, seed=0), 4).tokens == 8
+    worker = weakref.ref(engine.worker)
+    del engine
+    gc.collect()
+    assert worker() is None
 
 
 def test_start_in_a_fresh_process() -> None:
