@@ -49,7 +49,7 @@ def script(tokens: int) -> str:
 
 def read_all(port: int, streams: int, tokens: int, path: str, tools: bool) -> None:
     """The client process: open every stream, read to the end, print chunks, first and last time."""
-    body = {"max_tokens": tokens, "ignore_eos": True, "stream": True}
+    body: dict[str, object] = {"max_tokens": tokens, "ignore_eos": True, "stream": True}
     body |= {"messages": [{"role": "user", "content": "hello"}]} if "chat" in path else {"prompt": "hello"}
     if tools:
         body |= {"tools": [TOOL], "ignore_eos": False}

@@ -98,7 +98,10 @@ class Rows:
 
         ready, worker = loaded.ready, loaded.worker
         pool = KvPool(ready.groups, ready.page_bytes, ready.num_pages, torch.bfloat16, worker.device)
-        self._worker = Worker(worker.model, ready.groups, pool, worker.device, worker.grammars)
+        self._worker = Worker(
+            worker.model, ready.groups, pool, worker.device, worker.grammars,
+            max_num_seqs=ready.max_num_seqs, max_model_len=ready.max_model_len,
+        )  # fmt: skip
         self._scheduler = scheduler_for(ready, prefix_cache=False)
         self.times: list[float] = []
         chance = random.Random(seed)

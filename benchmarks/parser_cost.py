@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenwell.bundled.checkpoint import scripted_folder
-from tokenwell.chat.conversation import Prompt
+from tokenwell.chat.conversation import Conversation, Prompt
 from tokenwell.chat.formats.bound import Bound
 from tokenwell.chat.formats.writing import write_call
 from tokenwell.chat.model import ChatModel
@@ -59,7 +59,7 @@ def with_ids(model: ChatModel, text: str) -> float:
             run = ""
         else:
             run += character
-    return microseconds(model.stream(Prompt("", [], tools=TOOLS), "id").feed, ids)
+    return microseconds(model.stream(Prompt(Conversation(()), "", [], tools=TOOLS), "id").feed, ids)
 
 
 def main() -> None:

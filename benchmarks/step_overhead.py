@@ -44,7 +44,7 @@ def numbers(service: Service) -> dict[str, float]:
 def measure(service: Service, tokens: int) -> dict[str, float]:
     """One run."""
     before, started = numbers(service), time.monotonic()
-    result = read_all_in_a_process(service.port, ROWS, tokens, "/v1/completions")
+    result = read_all_in_a_process(service.port, ROWS, tokens, "/v1/completions", tools=False)
     after = numbers(service)
     change = {name: after[name] - before[name] for name in before}
     steps = change["engine_steps"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -79,7 +81,7 @@ def memory_bytes_per_second(device: torch.device) -> float:
     size = _COPY_BYTES if device.type != "cpu" else _COPY_BYTES >> 5
     source = torch.zeros(size // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    moved = ((2 * size, lambda: target.copy_(source)), (size, lambda: source.sum()))
+    moved: tuple[tuple[int, Callable[[], object]], ...] = ((2 * size, partial(target.copy_, source)), (size, source.sum))
     best = 0.0
     for _ in range(10):
         for count, work in moved:

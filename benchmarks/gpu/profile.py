@@ -19,9 +19,9 @@ def table(engine: Engine, prompts: list[list[int]], rows: int = 30) -> str:
     kind = kinds.get(device, ProfilerActivity.CPU)
     counted = [_times(engine, prompts, tokens, kind) for tokens in (2, 2 + _STEPS)]
     steps: dict[str, tuple[float, float]] = {}
-    for name, (calls, micros) in counted[1].items():
+    for name, counts in counted[1].items():
         before = counted[0].get(name, (0, 0.0))
-        calls_step, micros_step = (calls - before[0]) / _STEPS, (micros - before[1]) / _STEPS
+        calls_step, micros_step = (counts[0] - before[0]) / _STEPS, (counts[1] - before[1]) / _STEPS
         if calls_step >= 0.5 and micros_step > 0:
             steps[name] = (calls_step, micros_step)
     total_calls, total = (sum(value[place] for value in steps.values()) for place in (0, 1))
