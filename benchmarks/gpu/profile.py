@@ -19,15 +19,15 @@ def table(engine: Engine, prompts: list[list[int]], rows: int = 30) -> str:
     kind = kinds.get(device, ProfilerActivity.CPU)
     counted = [_times(engine, prompts, tokens, kind) for tokens in (2, 2 + _STEPS)]
     steps: dict[str, tuple[float, float]] = {}
-    for name, counts in counted[1].items():
+    for name, (calls, micros) in counted[1].items():
         before = counted[0].get(name, (0, 0.0))
-        calls_step, micros_step = (counts[0] - before[0]) / _STEPS, (counts[1] - before[1]) / _STEPS
+        calls_step, micros_step = (calls - before[0]) / _STEPS, (micros - before[1]) / _STEPS
         if calls_step >= 0.5 and micros_step > 0:
             steps[name] = (calls_step, micros_step)
     total_calls, total = (sum(value[place] for value in steps.values()) for place in (0, 1))
     lines = [f"{'kernel':{_NAME}} {'calls':>7} {'us':>9} {'us each':>8} {'share':>6}"]
-    for name, (calls, micros) in sorted(steps.items(), key=lambda item: -item[1][1])[:rows]:
-        lines.append(f"{name[:_NAME]:{_NAME}} {calls:7.1f} {micros:9.1f} {micros / calls:8.2f} {micros / total:6.1%}")
+    for name, (each, spent) in sorted(steps.items(), key=lambda item: -item[1][1])[:rows]:
+        lines.append(f"{name[:_NAME]:{_NAME}} {each:7.1f} {spent:9.1f} {spent / each:8.2f} {spent / total:6.1%}")
     lines.append(f"{'all ' + str(len(steps)) + ' kernels':{_NAME}} {total_calls:7.1f} {total:9.1f}")
     return "\n".join(lines)
 

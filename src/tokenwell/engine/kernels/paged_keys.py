@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from tokenwell.engine.kernels.e4m3 import decoded
+from tokenwell.engine.kernels.logits import tanh
 
 
 @triton.jit
@@ -68,7 +69,7 @@ def turning_keys(  # type: ignore[no-untyped-def]
 def capped(scores, scale, cap, CAP: tl.constexpr):  # type: ignore[no-untyped-def]
     """Scores in units of log 2: scale and cap hold log2(e) already. With a cap, scale is the model's over the cap's."""
     if CAP:
-        return cap * (2.0 * tl.sigmoid(2.0 * scores * scale) - 1.0)  # cap * tanh(scores * scale)
+        return cap * tanh(scores * scale)
     return scores * scale
 
 

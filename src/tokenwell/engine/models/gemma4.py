@@ -181,7 +181,7 @@ class Gemma4Layer:
             output = Join((norm("post_per_layer_input_norm"),))
         self.output = replace(output, next=(next_norm,), scalar=scalar)
         self.reader: Linear | None = None  # what gets the norm that this layer hands on, if that is a layer
-        self.writes_last = False  # keys and values: later layers reuse others'
+        self.writes_last = False  # whether no layer behind it writes keys and values of its own
 
     def __call__(
         self, x: torch.Tensor, normed: torch.Tensor | Codes, given: torch.Tensor | None, batch: Batch, narrow: bool = False
